@@ -1,0 +1,217 @@
+"""The plugin contract, and the two ways in which a pod meets its node.
+
+A data plane is one frozen dataclass in one module.  Its fields are its options (``--set vni=7``), its methods are pure:
+they see a topology or a cluster and nothing else, least of all the machine.
+
+* `DataPlane.ipam` says how pod addresses are handed out;
+* `DataPlane.plan` returns the desired state of every node and pod;
+* `DataPlane.wire` says what the underlay will carry between two pods: a promise that the probes check.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from emulab.errors import InputError
+from emulab.ipam.contract import Ipam
+from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, Topology
+from emulab.state import Address, Bridge, BridgePort, KernelObject, Route, State, Sysctl, Up, Veth
+
+EUI64_OF_EE = ipaddress.IPv6Address("fe80::ecee:eeff:feee:eeee")
+CALICO_GATEWAY = ipaddress.IPv4Address("169.254.1.1")
+CALICO_MAC = "ee:ee:ee:ee:ee:ee"
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """One encapsulated hop across the underlay: outer addresses, destination port and network identifier."""
+
+    source: IPAddress
+    destination: IPAddress
+    port: int
+    vni: int
+    kind: str = "vxlan"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What the underlay carries between two pods.
+
+    ``tunnels`` in path order, empty when packets travel as they are; ``ttl_loss`` is by how much the TTL is smaller on
+    arrival; ``mtu`` is the largest IP packet in bytes that gets through.
+    """
+
+    ttl_loss: int
+    mtu: int
+    tunnels: tuple[Tunnel, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataPlane(ABC):
+    """Base of every plugin.  The module's docstring tells the packet's story; the class' fields are the options."""
+
+    name: ClassVar[str]
+
+    def options(self) -> dict[str, object]:
+        """The options with their values, as a report shows them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def check(self, topology: Topology) -> None:  # noqa: B027 (a hook, not a stub: most plugins accept everything)
+        """Refuse, by `InputError`, an option or topology that this data plane cannot serve."""
+
+    @abstractmethod
+    def ipam(self, topology: Topology) -> Ipam:
+        """A fresh address manager for this topology; the lab keeps it while the cluster changes."""
+
+    @abstractmethod
+    def plan(self, cluster: Cluster) -> State:
+        """The desired state of every node (under its name) and every pod (under its key)."""
+
+    @abstractmethod
+    def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
+        """What the underlay carries from one pod to another."""
+
+    def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
+        """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""
+        return destination.address(family), port
+
+
+def build_cluster(topology: Topology, ipam: Ipam) -> Cluster:
+    """Give every node and pod of ``topology`` its addresses: fixed ones first, so that nothing else takes them."""
+    for node in topology.nodes:
+        ipam.add_node(node.name)
+    allocated = {}
+    for pod in sorted(topology.pods, key=lambda pod: -len(pod.addresses)):
+        allocated[pod.key] = Endpoint(pod, ipam.allocate(pod))
+    return Cluster(
+        topology,
+        ipam.leases(),
+        tuple(allocated[pod.key] for pod in topology.pods),
+        {node.name: ipam.gateway(node.name) for node in topology.nodes},
+    )
+
+
+def bridged(
+    cluster: Cluster,
+    node: str,
+    *,
+    bridge: str,
+    mac: str,
+    host_end: Callable[[Endpoint], str],
+    mtu: int,
+    prefix: Callable[[IPAddress], int],
+    pod_routes: Callable[[Endpoint], Iterator[KernelObject]],
+) -> State:
+    """Pods as ports of a bridge that holds their gateway address: Flannel's cni0, Weave's weave.
+
+    ``prefix`` gives the prefix length of an address in the pod network, ``pod_routes`` what a pod's namespace holds
+    besides its address.  A node without pods has no bridge: the CNI plugin makes it at the first ADD.
+    """
+    endpoints = cluster.endpoints_on(node)
+    if not endpoints:
+        return {}
+    here: list[KernelObject] = [Bridge(bridge, mtu, mac)]
+    here += [_pair(e, host_end(e), mtu) for e in endpoints]
+    if 6 in cluster.topology.families:
+        here.append(Sysctl(f"net.ipv6.conf.{bridge}.accept_ra", "0"))
+    here.append(Up(bridge))
+    here += [Address(bridge, interface(a, prefix(a))) for a in cluster.gateways[node]]
+    for endpoint in endpoints:
+        here += [BridgePort(host_end(endpoint), bridge, hairpin=True), Up(host_end(endpoint))]
+    state: dict[str, tuple[KernelObject, ...]] = {node: tuple(here)}
+    for endpoint in endpoints:
+        addresses = [Address("eth0", interface(a, prefix(a))) for a in endpoint.addresses]
+        state[endpoint.key] = (Up("lo"), *_in_pod(endpoint), Up("eth0"), *addresses, *pod_routes(endpoint))
+    return state
+
+
+def routed(cluster: Cluster, node: str, *, host_end: Callable[[Endpoint], str], mtu: int) -> State:
+    """Pods as /32 (and /128) neighbours behind proxy ARP: Calico's way, no bridge at all.
+
+    Addresses, routes and sysctls in the order of Calico's CNI plugin (cni-plugin/pkg/dataplane/linux/dataplane_linux.go):
+    the pod's gateway 169.254.1.1 exists nowhere, the host end answers for it with ee:ee:ee:ee:ee:ee.
+    """
+    here: list[KernelObject] = []
+    state: dict[str, tuple[KernelObject, ...]] = {}
+    for endpoint in cluster.endpoints_on(node):
+        host = host_end(endpoint)
+        here.append(_pair(endpoint, host, mtu, CALICO_MAC))
+        there: list[KernelObject] = [Up("lo"), *_in_pod(endpoint), Up("eth0")]
+        for address in endpoint.addresses:
+            here += _proxy_sysctls(host, address.version)
+        here.append(Up(host))
+        for address in endpoint.addresses:
+            network = ipaddress.ip_network(address)
+            here.append(Route(network, host, link_scope=address.version == 4))
+            if address.version == 4:
+                there.append(Route(ipaddress.ip_network(CALICO_GATEWAY), "eth0", link_scope=True))
+                there.append(Route(ipaddress.ip_network("0.0.0.0/0"), "eth0", CALICO_GATEWAY))
+            else:
+                there.append(Route(ipaddress.ip_network("::/0"), "eth0", EUI64_OF_EE))
+            there.append(Address("eth0", interface(address, address.max_prefixlen)))
+        state[endpoint.key] = tuple(there)
+    if here:
+        state[node] = tuple(here)
+    return state
+
+
+def forwarding(cluster: Cluster) -> list[KernelObject]:
+    """The sysctls that make a node a router for the cluster's families."""
+    keys = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+    return [Sysctl(keys[family], "1") for family in cluster.topology.families]
+
+
+def interface(address: IPAddress, prefix: int) -> IPInterface:
+    return ipaddress.ip_interface(f"{address}/{prefix}")
+
+
+def room_for(topology: Topology, overhead: int, mtu: int | None, minimum: int) -> int:
+    """The pod MTU: ``mtu`` if given, else the smallest uplink MTU minus the encapsulation's ``overhead`` bytes.
+
+    Raises `InputError` when less than ``minimum`` is left (68 for IPv4, RFC 791; 1280 for IPv6, RFC 8200), or when ``mtu``
+    does not fit the underlay.
+    """
+    underlay = min((link.mtu for link in topology.links), default=1500)
+    room = underlay - overhead
+    chosen = room if mtu is None else mtu
+    if chosen > room:
+        raise InputError(f"mtu {chosen} does not fit: the underlay carries {underlay} bytes, {overhead} of them overhead")
+    if chosen < minimum:
+        raise InputError(f"MTU too small: {underlay} on the underlay leaves {chosen} bytes to pods, at least {minimum} needed")
+    return chosen
+
+
+def minimum_mtu(topology: Topology) -> int:
+    """The least MTU that the pods' families allow (RFC 791, RFC 8200)."""
+    return 1280 if 6 in topology.families else 68
+
+
+def _pair(endpoint: Endpoint, host_end: str, mtu: int, mac: str | None = None) -> Veth:
+    return Veth(host_end, "eth0", endpoint.key, endpoint.pod.netns, mtu, mac, endpoint.mac)
+
+
+def _in_pod(endpoint: Endpoint) -> list[KernelObject]:
+    """IPv6 addresses are usable at once, as both real plugins arrange it."""
+    if any(a.version == 6 for a in endpoint.addresses):
+        return [Sysctl("net.ipv6.conf.eth0.accept_dad", "0")]
+    return []
+
+
+def _proxy_sysctls(device: str, family: int) -> list[KernelObject]:
+    if family == 4:
+        return [
+            Sysctl(f"net.ipv4.conf.{device}.route_localnet", "1"),
+            Sysctl(f"net.ipv4.neigh.{device}.proxy_delay", "0"),
+            Sysctl(f"net.ipv4.conf.{device}.proxy_arp", "1"),
+            Sysctl(f"net.ipv4.conf.{device}.forwarding", "1"),
+        ]
+    return [
+        Sysctl(f"net.ipv6.conf.{device}.accept_ra", "0"),
+        Sysctl(f"net.ipv6.conf.{device}.accept_dad", "0"),
+        Sysctl(f"net.ipv6.conf.{device}.proxy_ndp", "1"),
+        Sysctl(f"net.ipv6.conf.{device}.forwarding", "1"),
+    ]

@@ -1,0 +1,146 @@
+"""Brings the kernel from one state to another: the one place that carries out a plan.
+
+Order: first what goes, namespace by namespace; then every pair that joins two namespaces, created from within the peer, and
+with it all of a pod's namespace; then everything else, devices first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import socket
+import struct
+import subprocess
+from collections.abc import Iterable
+
+from emulab.errors import KernelError, MachineError
+from emulab.kernel import encode, nftables
+from emulab.kernel.namespaces import Namespace, Namespaces, entered
+from emulab.kernel.netlink import NetlinkError, Request
+from emulab.state import (
+    Bridge,
+    Diff,
+    KernelObject,
+    NftTable,
+    Offload,
+    RateLimit,
+    State,
+    Sysctl,
+    Veth,
+    Vxlan,
+    shell_lines,
+)
+
+_MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
+
+
+def apply(namespaces: Namespaces, changes: Diff) -> None:
+    """Carry out ``changes``; namespaces named in them must exist.  Raises `KernelError` for what the kernel refuses."""
+    for name, objects in changes.remove.items():
+        _remove(namespaces[name], objects)
+    add(namespaces, changes.add)
+
+
+def add(namespaces: Namespaces, state: State) -> None:
+    """Create all objects of ``state``."""
+    pairs: dict[str, list[tuple[Namespace, Veth]]] = {}
+    rest: dict[str, list[KernelObject]] = {}
+    for name, things in state.items():
+        rest[name] = []
+        for thing in things:
+            if isinstance(thing, Veth) and thing.peer_namespace is not None:
+                pairs.setdefault(thing.peer_namespace, []).append((namespaces[name], thing))
+            else:
+                rest[name].append(thing)
+        rest[name].sort(key=lambda thing: not isinstance(thing, (Bridge, Veth, Vxlan)))
+    for name, attached in pairs.items():
+        peer = namespaces[name]
+        batch = [(pair, encode.veth_from_peer(pair, host, peer)) for host, pair in attached]
+        # A pod is finished in the same datagram; a node's own objects may need pairs that are still to come.
+        objects = rest.pop(name, []) if "/" in name else []
+        _add(peer, objects, batch)
+    for name, objects in rest.items():
+        _add(namespaces[name], objects)
+
+
+def _is_netlink(thing: KernelObject) -> bool:
+    return not isinstance(thing, (Sysctl, NftTable, Offload, RateLimit))
+
+
+def _add(namespace: Namespace, objects: Iterable[KernelObject], first: Iterable[tuple[KernelObject, Request]] = ()) -> None:
+    batch = list(first)
+    for thing in objects:
+        if _is_netlink(thing):
+            batch += [(thing, request) for request in encode.added(thing, namespace)]
+        else:
+            _execute(namespace, batch)
+            batch = []
+            with entered(namespace.net):
+                _set(namespace, thing)
+    _execute(namespace, batch)
+
+
+def _remove(namespace: Namespace, objects: Iterable[KernelObject]) -> None:
+    for thing in objects:
+        if isinstance(thing, NftTable):
+            _nft(namespace, thing, f"delete table {thing.family} {thing.name}")
+        elif _is_netlink(thing):
+            _execute(namespace, [(thing, request) for request in encode.removed(thing, namespace)])
+
+
+def _execute(namespace: Namespace, batch: list[tuple[KernelObject, Request]]) -> None:
+    if not batch:
+        return
+    try:
+        namespace.socket().execute(request for _, request in batch)
+    except NetlinkError as error:
+        raise _refused(namespace, batch[error.index][0], error) from None
+
+
+def _refused(namespace: Namespace, thing: KernelObject, error: NetlinkError) -> KernelError | MachineError:
+    module = _MODULES.get(type(thing))
+    if module and error.errno == 95:  # EOPNOTSUPP: no such kind of link
+        return MachineError(f"this kernel has no {module} devices: modprobe {module} (or see `emulab doctor`)")
+    return KernelError(namespace.name, shell_lines([thing])[0], error.strerror or str(error))
+
+
+def _set(namespace: Namespace, thing: KernelObject) -> None:
+    """Set what is not set by rtnetlink; the calling thread is in the namespace."""
+    try:
+        if isinstance(thing, Sysctl):
+            # A dot separates, a slash stands for a dot inside an interface's name: sysctl(8).
+            path = thing.key.translate({ord("."): "/", ord("/"): "."})
+            with open(f"/proc/sys/{path}", "w") as file:
+                file.write(thing.value)
+        elif isinstance(thing, NftTable):
+            _nft(namespace, thing, "\n".join((f"add table {thing.family} {thing.name}", *thing.rules)))
+        elif isinstance(thing, Offload):
+            _set_offload(thing)
+        elif isinstance(thing, RateLimit):
+            _shape(thing)
+    except OSError as error:
+        raise KernelError(namespace.name, shell_lines([thing])[0], error.strerror or str(error)) from None
+
+
+def _nft(namespace: Namespace, table: NftTable, commands: str) -> None:
+    try:
+        nftables.run(namespace, commands)
+    except ValueError as error:
+        raise KernelError(namespace.name, f"nft table {table.family} {table.name}", str(error)) from None
+
+
+def _set_offload(thing: Offload) -> None:
+    """ethtool's ETHTOOL_STXCSUM (linux/ethtool.h)."""
+    value = ctypes.create_string_buffer(struct.pack("=II", 0x17, thing.enabled))
+    request = struct.pack("16sP16x", thing.device.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, 0x8946, request)  # SIOCETHTOOL
+
+
+def _shape(thing: RateLimit) -> None:
+    for line in thing.lines():
+        done = subprocess.run(line.split(), capture_output=True, text=True)
+        if done.returncode and "unknown" in done.stderr:
+            raise MachineError(f"this kernel cannot shape {thing.device}: modprobe sch_netem sch_tbf ({done.stderr.strip()})")
+        if done.returncode:
+            raise OSError(0, done.stderr.strip())

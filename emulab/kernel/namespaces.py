@@ -1,0 +1,156 @@
+"""Network namespaces held by descriptors, and the mount namespaces of nodes.
+
+A pod's namespace is nested in its node: the node has a mount namespace with a ``/run`` of its own, and the names in its
+``/run/netns`` are exactly its pods.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from emulab.kernel import syscalls
+from emulab.kernel.netlink import RouteSocket
+
+T = TypeVar("T")
+_OWN_NET = "/proc/thread-self/ns/net"
+_OWN_MOUNTS = "/proc/thread-self/ns/mnt"
+
+
+@dataclass
+class Namespace:
+    """A live network namespace.  ``links`` maps the interfaces that we made to their indices, which we choose."""
+
+    name: str
+    net: int
+    mounts: int | None = None
+    links: dict[str, int] = field(default_factory=lambda: {"lo": 1})
+    next_index: int = 2
+    route: RouteSocket | None = None
+
+    def take_index(self, link: str) -> int:
+        """The index that ``link`` shall get here."""
+        self.links[link] = index = self.next_index
+        self.next_index += 1
+        return index
+
+    def socket(self) -> RouteSocket:
+        """This namespace's rtnetlink socket, opened at first use."""
+        if self.route is None:
+            with entered(self.net):
+                self.route = RouteSocket()
+        return self.route
+
+    def close(self) -> None:
+        if self.route is not None:
+            self.route.close()
+            self.route = None
+        os.close(self.net)
+        if self.mounts is not None:
+            os.close(self.mounts)
+
+
+@contextmanager
+def entered(net: int) -> Iterator[None]:
+    """The calling thread is in the network namespace ``net`` meanwhile.  Sockets opened inside stay there."""
+    with returning():
+        syscalls.setns(net, syscalls.CLONE_NEWNET)
+        yield
+
+
+@contextmanager
+def returning() -> Iterator[None]:
+    """Whatever namespace the thread is in at the end, it comes back to the one it was in."""
+    before = os.open(_OWN_NET, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        syscalls.setns(before, syscalls.CLONE_NEWNET)
+        os.close(before)
+
+
+class Namespaces:
+    """All namespaces of one lab, by name.  Closing it lets the kernel take them down, with everything in them."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Namespace] = {}
+        self._release = ExitStack()
+        # setns(CLONE_NEWNS) needs a thread that shares its root and working directory with nobody.
+        self._mounter = ThreadPoolExecutor(1, "mounts", initializer=lambda: syscalls.unshare(syscalls.CLONE_FS))
+        self._release.callback(self._mounter.shutdown)
+        self._home = os.open(_OWN_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+        self._release.callback(os.close, self._home)
+
+    def __getitem__(self, name: str) -> Namespace:
+        return self._all[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._all
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def adopt(self, name: str) -> Namespace:
+        """The namespace that the calling thread is in, under ``name``."""
+        return self._hold(name)
+
+    def create(self, names: list[str]) -> None:
+        """New, empty network namespaces."""
+        with returning():
+            for name in names:
+                syscalls.unshare(syscalls.CLONE_NEWNET)
+                self._hold(name)
+
+    def _hold(self, name: str) -> Namespace:
+        self._all[name] = namespace = Namespace(name, os.open(_OWN_NET, os.O_RDONLY | os.O_CLOEXEC))
+        return namespace
+
+    def remove(self, name: str) -> None:
+        """Let go of a namespace; with its last process, socket and name it vanishes."""
+        self._all.pop(name).close()
+
+    def add_mounts(self, node: str) -> None:
+        """Give a node its own mount namespace: an empty /run with /run/netns, and a /sys that shows its interfaces."""
+        namespace = self._all[node]
+
+        def prepare() -> int:
+            with entered(namespace.net):
+                syscalls.setns(self._home, syscalls.CLONE_NEWNS)
+                syscalls.unshare(syscalls.CLONE_NEWNS)
+                syscalls.mount("tmpfs", "/run", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755")
+                os.mkdir("/run/netns", 0o755)
+                try:
+                    syscalls.mount("sysfs", "/sys", "sysfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+                except PermissionError:
+                    pass  # inside some containers; /sys then shows the interfaces of whoever mounted it
+                return os.open(_OWN_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+
+        namespace.mounts = self.in_mounts(prepare)
+
+    def name_pods(self, node: str, pods: dict[str, str]) -> None:
+        """Bind pods (namespace name -> netns name) into the node's /run/netns, as ``ip netns add`` would."""
+        mounts = self._all[node].mounts
+        assert mounts is not None
+
+        def bind() -> None:
+            syscalls.setns(mounts, syscalls.CLONE_NEWNS)
+            for pod, name in pods.items():
+                path = f"/run/netns/{name}"
+                os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0))
+                syscalls.mount(f"/proc/thread-self/fd/{self._all[pod].net}", path, None, syscalls.MS_BIND)
+
+        self.in_mounts(bind)
+
+    def in_mounts(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on the thread that may change its mount namespace."""
+        return self._mounter.submit(work).result()
+
+    def close(self) -> None:
+        """Let go of everything at once: the kernel takes namespaces down together far quicker than one by one."""
+        while self._all:
+            self._all.popitem()[1].close()
+        self._release.close()

@@ -1,0 +1,70 @@
+"""nftables through libnftables, in process: the same language as `nft`, without 15 ms of process and RCU wait each."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import json
+from functools import lru_cache
+from typing import Any
+
+from emulab.errors import MachineError
+from emulab.kernel.namespaces import Namespace, entered
+
+_JSON, _HANDLE = 1 << 4, 1 << 3
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libnftables.so.1")
+    except OSError as error:
+        raise MachineError(f"libnftables is missing ({error}): apt-get install nftables") from None
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    for name in ("nft_ctx_get_error_buffer", "nft_ctx_get_output_buffer"):
+        getattr(library, name).restype = ctypes.c_char_p
+    return library
+
+
+class Nftables:
+    """One handle on the ruleset of the namespace that the calling thread is in."""
+
+    def __init__(self) -> None:
+        self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
+        _library().nft_ctx_buffer_error(self._context)
+        _library().nft_ctx_buffer_output(self._context)
+
+    def __enter__(self) -> Nftables:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _library().nft_ctx_free(self._context)
+
+    def run(self, commands: str) -> str:
+        """Run nft commands as one transaction and return what they print; raises ValueError with nft's own words."""
+        failed = _library().nft_run_cmd_from_buffer(self._context, commands.encode())
+        error = (_library().nft_ctx_get_error_buffer(self._context) or b"").decode(errors="replace")
+        if failed:
+            raise ValueError(error.strip())
+        output = _library().nft_ctx_get_output_buffer(self._context) or b""
+        return bytes(output).decode(errors="replace")
+
+    def ruleset(self) -> list[dict[str, Any]]:
+        """All objects, as libnftables-json(5) describes them, with handles."""
+        _library().nft_ctx_output_set_flags(self._context, _JSON | _HANDLE)
+        try:
+            listing: list[dict[str, Any]] = json.loads(self.run("list ruleset") or '{"nftables": []}')["nftables"]
+        finally:
+            _library().nft_ctx_output_set_flags(self._context, 0)
+        return listing
+
+
+def run(namespace: Namespace, commands: str) -> str:
+    """`Nftables.run` inside ``namespace``."""
+    with entered(namespace.net), Nftables() as nft:
+        return nft.run(commands)
+
+
+def text(namespace: Namespace) -> str:
+    """The ruleset as ``nft list ruleset`` prints it."""
+    return run(namespace, "list ruleset")

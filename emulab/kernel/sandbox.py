@@ -1,0 +1,155 @@
+"""A lab's own network, mount, PID, IPC and UTS namespaces, entered before its first interface exists.
+
+Two forks: the outer process stays as it was and waits; a keeper makes the namespaces (with a user namespace, when not
+root) and forks the lab, which is PID 1 in there.  Each dies with its parent, and with PID 1 the kernel takes down every
+process, namespace, interface and mount of the lab.  Nothing else ever has to be cleaned up.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from emulab.errors import MachineError
+from emulab.kernel import syscalls
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ISOLATED = (
+    syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+)
+ADVICE = (
+    "run it with sudo, or allow unprivileged user namespaces: "
+    "`sysctl kernel.apparmor_restrict_unprivileged_userns=0` on Ubuntu 24.04, "
+    "`sysctl kernel.unprivileged_userns_clone=1` on Debian, `--privileged` for a container"
+)
+
+
+class Interrupted(BaseException):
+    """A signal asked the lab to stop; the exit code is 128 + its number, as shells have it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+
+
+def run(lab: Callable[[], int]) -> int:
+    """Run ``lab`` as PID 1 of a new sandbox and return its exit code.
+
+    Raises `MachineError` when this machine does not allow the namespaces.  Signals reach the lab as `Interrupted`, once.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    report_read, report_write = os.pipe2(os.O_CLOEXEC)
+    alive_read, alive_write = os.pipe2(os.O_CLOEXEC)
+    keeper = os.fork()
+    if keeper == 0:
+        os.close(report_read)
+        os.close(alive_write)
+        _keep(lab, report_write, alive_read)
+    os.close(report_write)
+    os.close(alive_read)
+    previous = {number: signal.signal(number, lambda n, _: os.kill(keeper, n)) for number in _FORWARDED}
+    try:
+        with open(report_read) as report:
+            problem = report.read()
+        _, status = os.waitpid(keeper, 0)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        os.close(alive_write)
+    if problem:
+        raise MachineError(f"cannot make a sandbox ({problem}): {ADVICE}")
+    return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def _keep(lab: Callable[[], int], report: int, alive: int) -> NoReturn:
+    """The keeper: make the namespaces, fork PID 1, hand on signals, end as it ends."""
+    status = 1
+    try:
+        _die_with_parent(alive)
+        child = 0
+        pending: list[int] = []
+
+        def forward(number: int, _: FrameType | None) -> None:
+            if child:
+                os.kill(child, number)
+            else:
+                pending.append(number)
+
+        for number in _FORWARDED:
+            signal.signal(number, forward)
+        try:
+            _isolate()
+        except OSError as error:
+            os.write(report, f"{error.filename or 'unshare'}: {error.strerror}".encode())
+            os._exit(MachineError.exit_code)
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        child = os.fork()
+        if child == 0:
+            os.close(theirs)
+            os.close(report)
+            _be_init(lab, ours)
+        os.close(ours)
+        os.close(report)
+        for waiting in pending:
+            os.kill(child, waiting)
+        _, raw = os.waitpid(child, 0)
+        status = os.waitstatus_to_exitcode(raw) if os.WIFEXITED(raw) else 128 + os.WTERMSIG(raw)
+    finally:
+        os._exit(status)
+
+
+def _die_with_parent(alive: int) -> None:
+    """SIGKILL when the parent dies; ``alive`` is a pipe that tells whether it has died already."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([alive], [], [], 0)[0]:
+        os._exit(1)
+    os.close(alive)
+
+
+def _isolate() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        syscalls.unshare(_ISOLATED)
+        return
+    syscalls.unshare(_ISOLATED | syscalls.CLONE_NEWUSER)
+    for path, value in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{path}", "w") as file:
+            file.write(value)
+
+
+def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
+    """PID 1 of the sandbox."""
+    status = 1
+    try:
+        _die_with_parent(alive)
+        for number in _FORWARDED:
+            signal.signal(number, _interrupt)
+        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        try:
+            syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        except PermissionError:
+            pass  # some containers mask /proc; the lab then sees the container's processes, and works all the same
+        status = lab()
+    except Interrupted as interrupted:
+        status = interrupted.exit_code
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(status)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    for ignored in _FORWARDED:
+        signal.signal(ignored, signal.SIG_IGN)
+    raise Interrupted(number)

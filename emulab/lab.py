@@ -1,0 +1,191 @@
+"""One running lab: build it, measure it, unwind it.
+
+A lab runs inside a sandbox (`emulab.kernel.sandbox`); when the process ends, the kernel takes all of it away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+from emulab import attribution
+from emulab.dataplane import DataPlane, build_cluster
+from emulab.errors import MachineError
+from emulab.kernel import applier
+from emulab.kernel.namespaces import Namespaces
+from emulab.model import Cluster, IPAddress, Topology
+from emulab.packet import Finding, Flow, FlowResult, Kind, MtuResult, judge
+from emulab.result import RunResult
+from emulab.state import State, Vxlan
+
+PROTOCOLS = ("icmp", "udp", "tcp")
+IFF_UP, IF_OPER_UP = 1, 6
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What to measure: protocols and families, and where to look ("every" place, or both "ends" only)."""
+
+    protocols: tuple[str, ...] = PROTOCOLS
+    families: tuple[int, ...] | None = None
+    taps: str = "every"
+    timeout: float = 1.0
+    nodes: bool = True
+    outside: bool = True
+    mtu: bool = True
+    keep: bool = True  # the observations of healthy flows
+
+
+@dataclass
+class Lab:
+    """A cluster, its plan, and the kernel that holds them."""
+
+    cluster: Cluster
+    plane: DataPlane
+    plan: State
+    timings: dict[str, float] = field(default_factory=dict)
+    network: Any = None
+
+    def __post_init__(self) -> None:
+        self._release = ExitStack()
+        self.namespaces = Namespaces()
+        self._release.callback(self.namespaces.close)
+        self._round = int(time.time()) & 0x3FFF
+
+    @classmethod
+    def design(cls, topology: Topology, plane: DataPlane) -> tuple[Cluster, State]:
+        """Address the cluster and plan it: pure, and every mistake of the user shows here."""
+        plane.check(topology)
+        cluster = build_cluster(topology, plane.ipam(topology))
+        return cluster, plane.plan(cluster)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._release.close()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase of the run."""
+        start = time.perf_counter()
+        yield
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
+
+    def build(self) -> None:
+        """Underlay, namespaces of the pods, data plane; returns when packets can pass."""
+        with self.phase("underlay"):
+            from emulab import underlay
+
+            self.network = underlay.start(self.cluster.topology, self.namespaces)
+        with self.phase("pods"):
+            self.namespaces.create([endpoint.key for endpoint in self.cluster.endpoints])
+            for node in self.cluster.nodes:
+                self.namespaces.add_mounts(node.name)
+                pods = {e.key: e.pod.netns for e in self.cluster.endpoints_on(node.name)}
+                self.namespaces.name_pods(node.name, pods)
+        with self.phase("data plane"):
+            applier.add(self.namespaces, self.plan)
+            self._wait_until_up()
+
+    def _wait_until_up(self, seconds: float = 10.0) -> None:
+        """Until every interface that is switched on has its carrier: a packet sent earlier would be lost."""
+        deadline = time.monotonic() + seconds
+        for node in self.cluster.nodes:
+            while waiting := [
+                name
+                for name, (_, flags, _, state) in self.namespaces[node.name].socket().links().items()
+                if flags & IFF_UP and state not in (0, IF_OPER_UP) and name in self.namespaces[node.name].links
+            ]:
+                if time.monotonic() > deadline:
+                    raise MachineError(f"{node.name}: {', '.join(waiting)} did not come up within {seconds:g} s")
+                time.sleep(0.0005)
+
+    @property
+    def tunnel_ports(self) -> frozenset[int]:
+        return frozenset(thing.port for objects in self.plan.values() for thing in objects if isinstance(thing, Vxlan))
+
+    def verify(
+        self,
+        probing: Probing,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_frame: Callable[[Any], None] | None = None,
+    ) -> RunResult:
+        """Probe everything and judge it."""
+        from emulab.probe.engine import Engine, place_of, watched
+        from emulab.probe.flows import Flows
+
+        topology = self.cluster.topology
+        self._round += 1
+        families = tuple(f for f in topology.families if f in (probing.families or topology.families))
+        pods = [endpoint.key for endpoint in self.cluster.endpoints]
+        nodes = [node.name for node in self.cluster.nodes]
+        endpoints = {endpoint.key: endpoint for endpoint in self.cluster.endpoints}
+        result = RunResult(
+            self.plane.name, self.plane.options(), self.cluster, timings=self.timings, taps=probing.taps
+        )
+        with self.phase("probe"), ExitStack() as release:
+            engine = Engine(
+                self.namespaces,
+                pods=pods,
+                nodes=nodes,
+                families=families,
+                watched=watched(probing.taps, pods, nodes),
+                tunnel_ports=self.tunnel_ports,
+                round_=self._round,
+                timeout=probing.timeout,
+                on_frame=on_frame,
+            )
+            release.callback(engine.close)
+            flows = Flows(self.cluster, self.plane, probing.protocols, families, self._round)
+            wanted: list[Flow] = list(flows.between_pods())
+            if probing.nodes:
+                wanted += flows.from_nodes(lambda node, to: _source(engine.host(node).source_for(to)))
+            if probing.outside:
+                wanted += flows.to_outside()
+            results: list[FlowResult] = []
+            for count, outcome in enumerate(engine.run(wanted), 1):
+                flow = outcome.flow
+                wire = None
+                if flow.kind is Kind.POD:
+                    wire = self.plane.wire(self.cluster, endpoints[flow.source], endpoints[flow.destination], flow.family)
+                judged = judge(
+                    flow,
+                    outcome.seen,
+                    answered=outcome.answered,
+                    refused=outcome.refused,
+                    ends=(place_of(flow.source, nodes), place_of(flow.destination, nodes)),
+                    wire=wire if probing.taps == "every" else None,
+                )
+                results.append(judged)
+                if on_progress:
+                    on_progress(count, len(wanted))
+            if probing.mtu and "icmp" in probing.protocols:
+                sized = list(flows.full_size())
+                outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
+                result.mtu = [self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
+            with self.phase("evidence"):
+                result.flows, result.findings = attribution.explain(self.namespaces, results, [*nodes, *pods])
+        return result
+
+    def _mtu(self, flow: Flow, mtu: int, full: Any, over: Any) -> MtuResult:
+        fits = "delivered" if full.answered else "lost"
+        words, _, by = over.refused.partition(", by ")
+        told = "too big" if words.startswith("packet too big") else "delivered" if over.answered else "lost"
+        findings = []
+        place = f"{flow.source} -> {flow.destination}"
+        if fits != "delivered":
+            findings.append(Finding("MTU", f"{mtu} bytes delivered", full.refused or "lost", place))
+        if told != "too big":
+            findings.append(Finding("MTU", f"{mtu + 1} bytes reported as too big", over.refused or told, place))
+        return MtuResult(flow.source, flow.destination, flow.family, mtu, fits, told, by, tuple(findings))
+
+
+def _source(address: str | None) -> IPAddress | None:
+    return ip_address(address) if address else None
+
+

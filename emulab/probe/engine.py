@@ -1,0 +1,257 @@
+"""The probe engine: sends every flow, watches every tap, and lets `emulab.packet` judge.
+
+No sleeps and no time-out per probe: flows go out in batches as large as the taps can hold, the engine waits for what can be
+observed, and all that stayed silent shares one deadline at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+from emulab.errors import MachineError
+from emulab.kernel.namespaces import Namespaces
+from emulab.model import OUTSIDE_HOST, SWITCHES, GATEWAY
+from emulab.packet import PROTOCOL_NAMES, PROTOCOL_NUMBERS, Flow, Headers, Observation, Place
+from emulab.probe import craft, payload
+from emulab.probe.dissect import ACK, SYN, Dissected, IcmpError, dissect, flag_names
+from emulab.probe.hosts import Answer, Host, Poller
+from emulab.probe.taps import Frame, Taps
+
+_FRAME_COST = 2304  # bytes of socket buffer that one small frame takes (sk_buff and page)
+_FRAMES_PER_FLOW = {"icmp": 6, "udp": 6, "tcp": 30}  # at the busiest tap
+_IDLE = 0.004
+
+
+class Outcome:
+    """Everything known of one flow when its time is over."""
+
+    __slots__ = ("answered", "flow", "refused", "seen")
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.seen: list[Observation] = []
+        self.answered = False
+        self.refused = ""
+
+
+class Engine:
+    """One round of probing in a lab.  ``watched`` are the tapped namespaces, ``timeout`` the common deadline in seconds."""
+
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        *,
+        pods: Sequence[str],
+        nodes: Sequence[str],
+        families: tuple[int, ...],
+        watched: Sequence[str],
+        tunnel_ports: frozenset[int],
+        round_: int,
+        timeout: float = 1.0,
+        on_frame: Callable[[Frame], None] | None = None,
+    ) -> None:
+        self._round, self._timeout, self._tunnel_ports, self._on_frame = round_, timeout, tunnel_ports, on_frame
+        self._poller = Poller()
+        self._taps = Taps(namespaces, watched)
+        self._pending: dict[int, Outcome] = {}
+        self._keys: dict[tuple[object, ...], tuple[int, str]] = {}
+        self._initial: dict[int, int] = {}  # TCP: the client's initial sequence number -> flow
+        self._headers: dict[tuple[object, ...], Headers] = {}
+        self._hosts = {
+            name: Host(
+                namespaces[name],
+                self._poller,
+                families if name not in (OUTSIDE_HOST,) else (4, 6),
+                serve=name in pods or name == OUTSIDE_HOST,
+                round_=round_,
+                report=self._answer,
+                on_icmp=self._icmp_error,
+            )
+            for name in (*pods, *nodes, OUTSIDE_HOST)
+        }
+        self._silent = 0
+
+    def close(self) -> None:
+        for host in self._hosts.values():
+            host.close()
+        self._poller.close()
+        self._taps.close()
+
+    def host(self, name: str) -> Host:
+        return self._hosts[name]
+
+    def run(self, flows: Iterable[Flow]) -> Iterator[Outcome]:
+        """Send all flows; yields each outcome once, in the order of sending.
+
+        Outcomes of answered flows are handed out (and forgotten) batch by batch; silent ones wait for the deadline.
+        """
+        waiting: list[Outcome] = []
+        source = iter(flows)
+        while batch := list(self._batch(source)):
+            self._send(batch)
+            self._settle(len(waiting))
+            for flow in batch:
+                waiting.append(self._pending[flow.number])
+            while waiting and self._done(waiting[0]):
+                yield self._finish(waiting.pop(0))
+        deadline = time.monotonic() + self._timeout
+        while not all(self._done(outcome) for outcome in waiting) and time.monotonic() < deadline:
+            self._poller.wait(min(0.05, max(0.0, deadline - time.monotonic())))
+            self._drain()
+        self._drain()
+        for outcome in waiting:
+            yield self._finish(outcome)
+
+    def _batch(self, source: Iterator[Flow]) -> Iterator[Flow]:
+        """As many flows as the taps can hold the frames of."""
+        room = self._taps.capacity // _FRAME_COST
+        for flow in islice(source, 256):
+            yield flow
+            room -= _FRAMES_PER_FLOW[flow.protocol]
+            if room <= 0:
+                return
+
+    def _send(self, batch: Sequence[Flow]) -> None:
+        for flow in batch:
+            self._pending[flow.number] = Outcome(flow)
+            number = PROTOCOL_NUMBERS[flow.protocol][flow.family]
+            back = (flow.sport, flow.dport) if flow.protocol == "icmp" else (flow.dport, flow.sport)
+            there, here = flow.source_address, flow.destination_address
+            sent, returned = ("request", "reply") if flow.protocol == "icmp" else ("", "")
+            self._keys[number, there, here, flow.sport, flow.dport, sent] = (flow.number, "request")
+            self._keys[number, here, there, back[0], back[1], returned] = (flow.number, "reply")
+        for flow in batch:
+            host = self._hosts[flow.source]
+            if flow.protocol == "tcp":
+                host.connect(flow)
+                continue
+            if flow.protocol == "udp":
+                host.open_client(flow)
+            refused = host.send(craft.request(flow, self._round, flow.size), flow)
+            if refused:
+                self._pending[flow.number].refused = refused
+
+    def _settle(self, earlier: int) -> None:
+        """Serve and drain until this batch is answered, or nothing more happens."""
+        idle = 0
+        while idle < 2:
+            busy = self._poller.wait(_IDLE)
+            busy = bool(self._drain()) or busy
+            idle = 0 if busy else idle + 1
+            if idle and self._silent_count() <= earlier:
+                return
+
+    def _silent_count(self) -> int:
+        return sum(not self._done(outcome) for outcome in self._pending.values())
+
+    @staticmethod
+    def _done(outcome: Outcome) -> bool:
+        return outcome.answered or bool(outcome.refused)
+
+    def _finish(self, outcome: Outcome) -> Outcome:
+        self._pending.pop(outcome.flow.number, None)
+        return outcome
+
+    def _answer(self, answer: Answer) -> None:
+        outcome = self._pending.get(answer.number)
+        if outcome is None:
+            return
+        if answer.error:
+            outcome.refused = outcome.refused or answer.error
+        else:
+            outcome.answered = True
+
+    def _icmp_error(self, error: IcmpError) -> None:
+        found = self._keys.get(
+            (
+                error.protocol,
+                error.source,
+                error.destination,
+                error.sport,
+                error.dport,
+                "request" if error.protocol in (1, 58) else "",
+            )
+        )
+        outcome = self._pending.get(found[0]) if found else None
+        if outcome is not None:
+            outcome.refused = outcome.refused or error.text
+
+    def _drain(self) -> int:
+        count = self._taps.drain(self._observe)
+        if self._taps.lost():
+            raise MachineError("the taps lost packets: raise net.core.rmem_max, or use --taps ends")
+        return count
+
+    def _observe(self, frame: Frame) -> None:
+        if self._on_frame:
+            self._on_frame(frame)
+        packet = dissect(frame.data, self._tunnel_ports)
+        if packet is None:
+            return
+        carried = payload.read(frame.data[packet.payload : packet.payload + payload.SIZE], self._round)
+        found = self._keys.get(
+            (packet.protocol, packet.source, packet.destination, packet.sport, packet.dport, packet.echo)
+        ) or self._rewritten(packet, carried)
+        if found is None:
+            return
+        number, leg = found
+        outcome = self._pending.get(number)
+        if outcome is None:
+            return
+        if packet.flags & (SYN | ACK) == SYN:
+            self._initial.setdefault(packet.sequence, number)
+        intact = self._intact(packet, frame, number, carried)
+        key = (packet[:8], intact, packet.flags)
+        headers = self._headers.get(key)
+        if headers is None:
+            headers = self._headers[key] = Headers(
+                packet.source,
+                packet.destination,
+                PROTOCOL_NAMES[packet.protocol],
+                packet.sport,
+                packet.dport,
+                intact,
+                packet.ttl,
+                packet.length,
+                flag_names(packet.flags),
+            )
+        ethernet = frame.data[packet.offset - 14 : packet.offset - 2]
+        macs = (ethernet[6:].hex(":"), ethernet[:6].hex(":"))
+        direction = "out" if frame.outbound else "in"
+        outcome.seen.append(Observation(frame.time / 1e9, frame.place, direction, leg, headers, packet.outer, macs))
+
+    def _rewritten(self, packet: Dissected, carried: tuple[int, bytes] | None) -> tuple[int, str] | None:
+        """Recognise a packet whose headers are not those of any flow: by its payload, or a TCP handshake by its numbers."""
+        if carried is not None:
+            return carried[0], "request" if carried[1] == payload.REQUEST and packet.echo != "reply" else "reply"
+        if packet.protocol == 6 and packet.flags & SYN:
+            if packet.flags & ACK:
+                number = self._initial.get((packet.acknowledged - 1) & 0xFFFFFFFF)
+                return None if number is None else (number, "reply")
+            number = self._initial.get(packet.sequence)
+            return None if number is None else (number, "request")
+        return None
+
+    def _intact(self, packet: Dissected, frame: Frame, number: int, carried: tuple[int, bytes] | None) -> bool:
+        """Whether the payload, if there is any, is byte by byte what was sent."""
+        data = frame.data[packet.payload : packet.offset + packet.length]
+        if not data:
+            return True
+        if carried is None:
+            return len(frame.data) < packet.offset + packet.length  # cut short by the tap, not on the way
+        return carried[0] == number and data[: payload.SIZE] == payload.build(self._round, number, carried[1])
+
+
+def watched(taps: str, pods: Sequence[str], nodes: Sequence[str]) -> list[str]:
+    """The namespaces to tap: pods and outside first, since what was sent is compared with what is seen."""
+    ends = [*pods, OUTSIDE_HOST]
+    return ends if taps == "ends" else [*ends, *nodes, SWITCHES, GATEWAY]
+
+
+def place_of(name: str, nodes: Sequence[str]) -> Place | None:
+    """The tap at the end of a flow: a pod's eth0, the outside host's; none for a node, which has many."""
+    return None if name in nodes else Place(name, "eth0")
+
+

@@ -1,0 +1,128 @@
+"""Which flows a run probes: every ordered pod pair, every node to every pod, every pod to the outside.  Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from emulab.dataplane import DataPlane
+from emulab.model import OUTSIDE_ADDRESSES, OUTSIDE_HOST, Cluster, Endpoint, IPAddress
+from emulab.packet import Flow, Kind
+
+PORT = 8080  # where every probed UDP and TCP server listens
+_EPHEMERAL = 20000, 40000  # first source port, how many
+
+
+def source_port(round_: int, index: int) -> int:
+    """A source port that neither another flow of the same source nor a recent round has used.
+
+    A packet of a connection that conntrack already knows is not shown to NAT rules that came later.
+    """
+    return _EPHEMERAL[0] + (round_ * 977 + index) % _EPHEMERAL[1]
+
+
+class Flows:
+    """Builds the flows of one round, numbering them from 0."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        plane: DataPlane,
+        protocols: Iterable[str],
+        families: Iterable[int],
+        round_: int,
+    ) -> None:
+        self._cluster, self._plane, self._round = cluster, plane, round_
+        self._shapes = [(family, protocol) for family in families for protocol in protocols]
+        self._count = 0
+
+    def between_pods(self, pairs: Iterable[tuple[Endpoint, Endpoint]] | None = None) -> Iterator[Flow]:
+        """Every ordered pair of different pods."""
+        endpoints = self._cluster.endpoints
+        chosen = pairs or ((a, b) for a in endpoints for b in endpoints if a is not b)
+        index = {endpoint.key: number for number, endpoint in enumerate(endpoints)}
+        for source, destination in chosen:
+            for family, protocol in self._shapes:
+                if not self._both_have(source, destination, family):
+                    continue
+                address, port = self._plane.target(self._cluster, destination, family, protocol, PORT)
+                yield self._flow(
+                    Kind.POD,
+                    source.key,
+                    destination.key,
+                    protocol,
+                    source.address(family),
+                    address,
+                    port,
+                    index[destination.key],
+                )
+
+    def from_nodes(self, source_of: Callable[[str, IPAddress], IPAddress | None]) -> Iterator[Flow]:
+        """Every node to every pod; ``source_of(node, destination)`` is the address that the node would use."""
+        for node in self._cluster.nodes:
+            for index, endpoint in enumerate(self._cluster.endpoints):
+                for family, protocol in self._shapes:
+                    if not any(a.version == family for a in endpoint.addresses):
+                        continue
+                    address, port = self._plane.target(self._cluster, endpoint, family, protocol, PORT)
+                    source = source_of(node.name, address)
+                    if source is not None:
+                        yield self._flow(Kind.NODE, node.name, endpoint.key, protocol, source, address, port, index)
+
+    def to_outside(self) -> Iterator[Flow]:
+        """Every pod to the host beyond the gateway."""
+        outside: dict[int, IPAddress] = {address.version: address.ip for address in OUTSIDE_ADDRESSES}
+        for endpoint in self._cluster.endpoints:
+            for family, protocol in self._shapes:
+                if any(a.version == family for a in endpoint.addresses) and self._has_underlay(endpoint.node, family):
+                    source = endpoint.address(family)
+                    yield self._flow(
+                        Kind.OUTSIDE, endpoint.key, OUTSIDE_HOST, protocol, source, outside[family], PORT, len(self._cluster.endpoints)
+                    )
+
+    def full_size(self) -> Iterator[tuple[Flow, Flow, int]]:
+        """For each ordered node pair, and each node with itself, between one pod pair: an echo of the promised MTU and one
+        a byte longer, both with DF; and that MTU."""
+        seen = set()
+        for source in self._cluster.endpoints:
+            for index, destination in enumerate(self._cluster.endpoints):
+                path = (source.node, destination.node)
+                if source is destination or path in seen:
+                    continue
+                seen.add(path)
+                for family in sorted({family for family, _ in self._shapes}):
+                    mtu = self._plane.wire(self._cluster, source, destination, family).mtu
+                    yield self._sized(source, destination, family, mtu, 0x4000 + index), self._sized(
+                        source, destination, family, mtu + 1, 0x8000 + index
+                    ), mtu
+
+    def _sized(self, source: Endpoint, destination: Endpoint, family: int, length: int, sequence: int) -> Flow:
+        here, there = source.address(family), destination.address(family)
+        flow = self._flow(Kind.POD, source.key, destination.key, "icmp", here, there, 0, sequence)
+        return replace(flow, size=length - (28 if family == 4 else 48))
+
+    def _has_underlay(self, node: str, family: int) -> bool:
+        return any(a.version == family for a in self._cluster.topology.uplink(node).addresses)
+
+    @staticmethod
+    def _both_have(one: Endpoint, other: Endpoint, family: int) -> bool:
+        return all(any(a.version == family for a in endpoint.addresses) for endpoint in (one, other))
+
+    def _flow(
+        self,
+        kind: Kind,
+        source: str,
+        destination: str,
+        protocol: str,
+        address: IPAddress,
+        target: IPAddress,
+        port: int,
+        index: int,
+    ) -> Flow:
+        sport, dport = source_port(self._round, index), port
+        if protocol == "icmp":  # identifier and sequence number
+            sport, dport = 0x4000 + self._round % 0x4000, index % 0x10000
+        number, self._count = self._count, self._count + 1
+        family = ipaddress.ip_address(address).version
+        return Flow(number, kind, source, destination, family, protocol, address.packed, target.packed, sport, dport)

@@ -1,0 +1,284 @@
+"""The probing end of a namespace: its raw sockets, its servers, its clients.  One process holds those of all pods.
+
+A socket stays in the namespace in which it was opened, so nothing runs inside a pod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from emulab.kernel.namespaces import Namespace, entered
+from emulab.packet import Flow
+from emulab.probe import payload
+from emulab.probe.dissect import IcmpError, icmp_error
+from emulab.probe.flows import PORT
+
+_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+_IPV6_HDRINCL, _SOL_RAW = 36, 255
+
+
+class Answer(NamedTuple):
+    """What came back for a flow: a good reply, or the error that its sender was told, and by whom."""
+
+    number: int
+    error: str = ""
+
+
+Report = Callable[[Answer], None]
+TOO_BIG = "packet too big"
+
+
+class Host:
+    """Sockets in one namespace, registered with a shared epoll object under the handlers that serve them."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        poller: Poller,
+        families: tuple[int, ...],
+        *,
+        serve: bool,
+        round_: int,
+        report: Report,
+        on_icmp: Callable[[IcmpError], None],
+    ) -> None:
+        self._namespace, self._poller, self._round, self._report, self._on_icmp = namespace, poller, round_, report, on_icmp
+        self._release = contextlib.ExitStack()
+        self._raw: dict[int, socket.socket] = {}
+        self._clients: set[tuple[int, bytes, int]] = set()
+        with entered(namespace.net):
+            for family in families:
+                self._open_raw(family)
+                if serve:
+                    self._serve(family)
+
+    def close(self) -> None:
+        self._release.close()
+
+    def _socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        made = socket.socket(_AF[family], kind | socket.SOCK_NONBLOCK, protocol)
+        self._release.callback(made.close)
+        return made
+
+    def _open_raw(self, family: int) -> None:
+        sender = self._socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        if family == 6:
+            sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_HDRINCL, 1)
+        self._raw[family] = sender
+        receiver = self._socket(family, socket.SOCK_RAW, 1 if family == 4 else 58)
+        if family == 4:  # all but echo requests, which the kernel answers: icmp(7), raw(7) ICMP_FILTER
+            receiver.setsockopt(_SOL_RAW, 1, struct.pack("=I", 1 << 8))
+        else:  # only errors and echo replies: ICMP6_FILTER blocks the types whose bit is set
+            receiver.setsockopt(58, 1, _filter6())
+        self._poller.add(receiver, lambda: self._read_icmp(family, receiver))
+
+    def _read_icmp(self, family: int, receiver: socket.socket) -> None:
+        for packet, sender in _datagrams(receiver):
+            message = packet[(packet[0] & 15) * 4 :] if family == 4 else packet
+            if message[:1] in (b"\x00", b"\x81"):
+                found = payload.read(message[8:], self._round)
+                if found:
+                    self._report(Answer(found[0]))
+            else:
+                error = icmp_error(family, message)
+                if error:
+                    self._on_icmp(error._replace(text=f"{error.text}, by {sender[0]}"))
+
+    def _serve(self, family: int) -> None:
+        """Echo servers on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen."""
+        datagrams = self._socket(family, socket.SOCK_DGRAM)
+        listener = self._socket(family, socket.SOCK_STREAM)
+        for server in (datagrams, listener):
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == 6:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            server.bind(("" if family == 4 else "::", PORT))
+        level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
+        datagrams.setsockopt(level, option, 1)
+        listener.listen(4096)
+        self._poller.add(datagrams, lambda: _echo(datagrams))
+        self._poller.add(listener, lambda: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+            connection.setblocking(False)
+            self._poller.add(connection, lambda c=connection: self._echo_stream(c))  # type: ignore[misc]
+
+    def _echo_stream(self, connection: socket.socket) -> None:
+        try:
+            data = connection.recv(4096)
+            if data:
+                connection.send(payload.answer(data))
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._poller.remove(connection)
+        connection.close()
+
+    def send(self, packet: bytes, flow: Flow) -> str:
+        """Send a crafted packet; returns the kernel's words, if it refused at once."""
+        target = (str(ipaddress.ip_address(flow.destination_address)), 0)
+        try:
+            self._raw[flow.family].sendto(packet, target)
+        except OSError as error:
+            return f"{TOO_BIG}, by its own kernel" if error.errno == errno.EMSGSIZE else _plain(error.errno or 0)
+        return ""
+
+    def open_client(self, flow: Flow) -> None:
+        """Bind the UDP port that ``flow`` sends from, so that its reply is received and not refused."""
+        key = (flow.family, flow.source_address, flow.sport)
+        if key in self._clients:
+            return
+        self._clients.add(key)
+        with entered(self._namespace.net):
+            client = self._socket(flow.family, socket.SOCK_DGRAM)
+            client.bind((str(ipaddress.ip_address(flow.source_address)), flow.sport))
+        self._poller.add(client, lambda: self._read_replies(client))
+
+    def _read_replies(self, client: socket.socket) -> None:
+        for data, _ in _datagrams(client):
+            found = payload.read(data, self._round)
+            if found and found[1] == payload.REPLY:
+                self._report(Answer(found[0]))
+
+    def connect(self, flow: Flow) -> None:
+        """Start a TCP conversation: handshake, payload, echo, orderly close."""
+        with entered(self._namespace.net):
+            stream = self._socket(flow.family, socket.SOCK_STREAM)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            stream.bind((str(ipaddress.ip_address(flow.source_address)), flow.sport))
+            stream.connect((str(ipaddress.ip_address(flow.destination_address)), flow.dport))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._finish(stream, Answer(flow.number, error.strerror or str(error)), registered=False)
+            return
+        self._poller.add(stream, lambda: self._opened(stream, flow), select.EPOLLOUT)
+
+    def _opened(self, stream: socket.socket, flow: Flow) -> None:
+        code = stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._finish(stream, Answer(flow.number, _plain(code)))
+            return
+        stream.send(payload.build(self._round, flow.number))
+        self._poller.change(stream, lambda: self._answered(stream, flow), select.EPOLLIN)
+
+    def _answered(self, stream: socket.socket, flow: Flow) -> None:
+        try:
+            found = payload.read(stream.recv(4096), self._round)
+        except OSError as error:
+            self._finish(stream, Answer(flow.number, _plain(error.errno or 0)))
+            return
+        good = found == (flow.number, payload.REPLY)
+        self._finish(stream, Answer(flow.number, "" if good else "connection closed without an answer"))
+
+    def _finish(self, stream: socket.socket, answer: Answer, registered: bool = True) -> None:
+        if registered:
+            self._poller.remove(stream)
+        stream.close()
+        self._report(answer)
+
+    def source_for(self, destination: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+        """The address that the kernel here would use towards ``destination``; None when it has no route."""
+        with entered(self._namespace.net), socket.socket(_AF[destination.version], socket.SOCK_DGRAM) as asking:
+            try:
+                asking.connect((str(destination), PORT))
+            except OSError:
+                return None
+            return str(asking.getsockname()[0])
+
+
+class Poller:
+    """epoll with a handler per socket."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+
+    def add(self, sock: socket.socket, handler: Callable[[], None], events: int = select.EPOLLIN) -> None:
+        self._handlers[sock.fileno()] = handler
+        self._epoll.register(sock.fileno(), events)
+
+    def change(self, sock: socket.socket, handler: Callable[[], None], events: int) -> None:
+        self._handlers[sock.fileno()] = handler
+        self._epoll.modify(sock.fileno(), events)
+
+    def remove(self, sock: socket.socket) -> None:
+        del self._handlers[sock.fileno()]
+        self._epoll.unregister(sock.fileno())
+
+    def wait(self, seconds: float) -> bool:
+        """Serve whatever is ready within ``seconds``; returns whether anything was."""
+        ready = self._epoll.poll(seconds, 512)
+        for fd, _ in ready:
+            handler = self._handlers.get(fd)
+            if handler:
+                handler()
+        return bool(ready)
+
+    def close(self) -> None:
+        self._epoll.close()
+        self._handlers.clear()
+
+
+def _filter6() -> bytes:
+    """ICMP6_FILTER passing the errors 1..4 and echo reply 129 (RFC 3542: a set bit blocks)."""
+    words = [0xFFFFFFFF] * 8
+    for kind in (1, 2, 3, 4, 129):
+        words[kind >> 5] &= ~(1 << (kind & 31)) & 0xFFFFFFFF
+    return struct.pack("=8I", *words)
+
+
+def _plain(code: int) -> str:
+    """The kernel's words for an error number, as ping and curl print them: "Connection refused"."""
+    return os.strerror(code).lower()
+
+
+def _datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
+    found: list[tuple[bytes, tuple[str, int]]] = []
+    while len(found) < 1024:
+        try:
+            found.append(sock.recvfrom(65535))
+        except BlockingIOError:
+            break
+        except OSError:  # an ICMP error for an earlier datagram; the raw socket has it in full
+            continue
+    return found
+
+
+def _echo(server: socket.socket) -> None:
+    """Answer every datagram from the address at which it arrived (IP_PKTINFO): the port alone would not tell."""
+    for _ in range(1024):
+        try:
+            data, control, _, sender = server.recvmsg(2048, 256)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue
+        back = [(level, kind, _as_source(level, value)) for level, kind, value in control]
+        with contextlib.suppress(OSError):  # nobody to answer to: the flow will be missed, and told
+            server.sendmsg([payload.answer(data)], back, 0, sender)
+
+
+def _as_source(level: int, packet_info: bytes) -> bytes:
+    """in_pktinfo of a received datagram, as the source choice for its answer: ip(7), ipv6(7)."""
+    if level == socket.IPPROTO_IP:  # ifindex, local address, header destination
+        return struct.pack("=I", 0) + packet_info[8:12] + packet_info[8:12]
+    return packet_info[:16] + struct.pack("=I", 0)
