@@ -13,11 +13,11 @@ from ipaddress import ip_address
 from typing import Any
 
 from emulab import attribution
-from emulab.dataplane import DataPlane, build_cluster
+from emulab.dataplane import DataPlane
 from emulab.errors import MachineError
 from emulab.kernel import applier
 from emulab.kernel.namespaces import Namespaces
-from emulab.model import Cluster, IPAddress, Topology
+from emulab.model import GATEWAY, OUTSIDE_HOST, Cluster, IPAddress
 from emulab.packet import Finding, Flow, FlowResult, Kind, MtuResult, judge
 from emulab.result import RunResult
 from emulab.state import State, Vxlan
@@ -55,13 +55,6 @@ class Lab:
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
         self._round = int(time.time()) & 0x3FFF
-
-    @classmethod
-    def design(cls, topology: Topology, plane: DataPlane) -> tuple[Cluster, State]:
-        """Address the cluster and plan it: pure, and every mistake of the user shows here."""
-        plane.check(topology)
-        cluster = build_cluster(topology, plane.ipam(topology))
-        return cluster, plane.plan(cluster)
 
     def __enter__(self) -> Lab:
         return self

@@ -58,7 +58,8 @@ class NamespaceNode(Node):  # type: ignore[misc]
     def __init__(self, name: str, namespaces: Namespaces, objects: tuple[KernelObject, ...] = (), **params: Any) -> None:
         self.namespaces = namespaces
         self.objects = objects
-        self._starting = False
+        self._shell: Any = None
+        self._started = self._starting = False
         super().__init__(name, **params)
 
     @classmethod
@@ -68,7 +69,7 @@ class NamespaceNode(Node):  # type: ignore[misc]
     def startShell(self, mnopts: str | None = None) -> None:
         if self.name not in self.namespaces:
             self.namespaces.create([self.name])
-        self.decoder.reset()
+        self._started = True
 
     def config(self, **_: Any) -> dict[str, Any]:
         """Bring up everything that the underlay holds in this node."""
@@ -76,25 +77,31 @@ class NamespaceNode(Node):  # type: ignore[misc]
         return {}
 
     @property
-    def pid(self) -> int | None:
-        self._need_shell()
-        return self._pid
-
-    @pid.setter
-    def pid(self, value: int | None) -> None:
-        self._pid = value
-
-    def sendCmd(self, *args: Any, **kwargs: Any) -> None:
-        self._need_shell()
-        super().sendCmd(*args, **kwargs)
-
-    def _need_shell(self) -> None:
-        if self.shell is None and not self._starting:
+    def shell(self) -> Any:
+        """Mininet asks for the shell before it uses it: that starts it."""
+        if self._shell is None and self._started and not self._starting:
             self._starting = True
             try:
                 super().startShell()
             finally:
                 self._starting = False
+        return self._shell
+
+    @shell.setter
+    def shell(self, value: Any) -> None:
+        self._shell = value
+
+    @property
+    def pid(self) -> int | None:
+        return self.shell.pid if self.shell else None
+
+    @pid.setter
+    def pid(self, value: int | None) -> None:
+        """It is the shell's."""
+
+    def terminate(self) -> None:
+        if self._shell is not None:
+            super().terminate()
 
     def _popen(self, cmd: list[str], **params: Any) -> Any:
         """Mininet starts a node's shell by ``mnexec -cdn env …``: start the same command inside our namespaces instead.
@@ -126,7 +133,7 @@ class BridgeSwitch(NamespaceNode):
         applier.add(self.namespaces, {SWITCHES: self.objects})
 
     def startShell(self, mnopts: str | None = None) -> None:
-        self.decoder.reset()
+        self._started = True
 
     def connected(self) -> bool:
         return True
