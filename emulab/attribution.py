@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from emulab.kernel import conntrack, nftables
 from emulab.kernel.conntrack import Entry, Tuple
 from emulab.kernel.namespaces import Namespaces
-from emulab.packet import PROTOCOL_NUMBERS, Finding, Flow, FlowResult, Kind, Verdict, text
+from emulab.packet import PROTOCOL_NUMBERS, Finding, Flow, Kind, Verdict, text
+from emulab.result import RunResult
 
 _SOURCE_RULES, _DESTINATION_RULES = ("masquerade", "snat"), ("dnat", "redirect")
 
 
-def explain(
-    namespaces: Namespaces, results: Iterable[FlowResult], where: Sequence[str]
-) -> tuple[list[FlowResult], list[Finding]]:
+def explain(namespaces: Namespaces, result: RunResult, where: Sequence[str]) -> None:
     """Fill in the rule of every rewrite; a translated connection between pods that no tap noticed is a finding, too.
 
-    Returns the results and the findings that belong to no flow of them.
+    ``where`` are the namespaces whose connection tracking counts as evidence.
     """
     entries = {name: {entry.original: entry for entry in conntrack.translated(namespaces[name])} for name in where}
     rules: dict[str, list[str]] = {}
-    explained = []
-    for result in results:
-        sent = _tuple(result.flow)
-        if result.findings or result.translations:
-            result = replace(
-                result,
-                findings=tuple(_named(f, sent, entries, rules, namespaces) for f in result.findings),
-                translations=tuple(_named(f, sent, entries, rules, namespaces) for f in result.translations),
+    hidden = {sent: (name, entry) for name, found in entries.items() for sent, entry in found.items()}
+    for index, judged in enumerate(result.flows.recorded):
+        sent = _tuple(judged.flow)
+        if judged.findings or judged.translations:
+            judged = replace(
+                judged,
+                findings=tuple(_named(f, sent, entries, rules, namespaces) for f in judged.findings),
+                translations=tuple(_named(f, sent, entries, rules, namespaces) for f in judged.translations),
             )
-        if result.flow.kind is Kind.POD and result.verdict is not Verdict.REWRITTEN:
-            for name in where:
-                entry = entries[name].get(sent)
-                if entry:
-                    finding = Finding("conntrack", "untranslated", str(entry), name, rule=str(entry))
-                    result = replace(result, verdict=Verdict.REWRITTEN, findings=(*result.findings, finding))
-        explained.append(result)
-    return explained, []
+        if judged.flow.kind is Kind.POD and judged.verdict is not Verdict.REWRITTEN and sent in hidden:
+            judged = replace(judged, verdict=Verdict.REWRITTEN, findings=(*judged.findings, _unseen(*hidden[sent])))
+        result.flows.recorded[index] = judged
+    for block in result.flows.blocks:
+        pods = {str(endpoint.address(block.family)) for endpoint in block.endpoints}
+        for sent, (name, entry) in hidden.items():
+            if {sent.source, sent.destination} <= pods and sent.protocol == PROTOCOL_NUMBERS[block.protocol][block.family]:
+                result.findings.append(_unseen(name, entry))
+
+
+def _unseen(name: str, entry: Entry) -> Finding:
+    """What the kernel says that it translated, though every packet looked as sent wherever we saw it."""
+    return Finding("conntrack", "untranslated", str(entry), name, rule=str(entry))
 
 
 def _tuple(flow: Flow) -> Tuple:

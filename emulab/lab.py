@@ -6,7 +6,7 @@ A lab runs inside a sandbox (`emulab.kernel.sandbox`); when the process ends, th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -17,10 +17,10 @@ from emulab.dataplane import DataPlane
 from emulab.errors import MachineError
 from emulab.kernel import applier
 from emulab.kernel.namespaces import Namespaces
-from emulab.model import GATEWAY, OUTSIDE_HOST, Cluster, IPAddress
-from emulab.packet import Finding, Flow, FlowResult, Kind, MtuResult, judge
-from emulab.result import RunResult
-from emulab.state import State, Vxlan
+from emulab.model import GATEWAY, OUTSIDE_HOST, Cluster, Endpoint, IPAddress
+from emulab.packet import Finding, Flow, Kind, MtuResult, judge
+from emulab.result import Block, RunResult
+from emulab.state import Address, State, Vxlan
 
 PROTOCOLS = ("icmp", "udp", "tcp")
 IFF_UP, IF_OPER_UP = 1, 6
@@ -88,14 +88,15 @@ class Lab:
     def _wait_until_up(self, seconds: float = 10.0) -> None:
         """Until every interface that is switched on has its carrier: a packet sent earlier would be lost."""
         deadline = time.monotonic() + seconds
-        for node in self.cluster.nodes:
+        for node in (*(node.name for node in self.cluster.nodes), GATEWAY, OUTSIDE_HOST):
+            namespace = self.namespaces[node]
             while waiting := [
                 name
-                for name, (_, flags, _, state) in self.namespaces[node.name].socket().links().items()
-                if flags & IFF_UP and state not in (0, IF_OPER_UP) and name in self.namespaces[node.name].links
+                for name, (_, flags, _, state) in namespace.socket().links().items()
+                if flags & IFF_UP and state not in (0, IF_OPER_UP) and name in namespace.links
             ]:
                 if time.monotonic() > deadline:
-                    raise MachineError(f"{node.name}: {', '.join(waiting)} did not come up within {seconds:g} s")
+                    raise MachineError(f"{node}: {', '.join(waiting)} did not come up within {seconds:g} s")
                 time.sleep(0.0005)
 
     @property
@@ -108,20 +109,44 @@ class Lab:
         on_progress: Callable[[int, int], None] | None = None,
         on_frame: Callable[[Any], None] | None = None,
     ) -> RunResult:
-        """Probe everything and judge it."""
-        from emulab.probe.engine import Engine, place_of, watched
-        from emulab.probe.flows import Flows
+        """Probe everything and judge it.
 
-        topology = self.cluster.topology
+        ``on_progress`` is told (flows done, flows in all), ``on_frame`` gets every `emulab.probe.taps.Frame`.
+        """
+        from emulab.probe.flows import Flows as Wanted
+
         self._round += 1
-        families = tuple(f for f in topology.families if f in (probing.families or topology.families))
-        pods = [endpoint.key for endpoint in self.cluster.endpoints]
-        nodes = [node.name for node in self.cluster.nodes]
-        endpoints = {endpoint.key: endpoint for endpoint in self.cluster.endpoints}
+        families = tuple(f for f in self.cluster.topology.families if f in (probing.families or (f,)))
+        wanted = Wanted(self.cluster, self.plane, probing.protocols, families, self._round)
         result = RunResult(
             self.plane.name, self.plane.options(), self.cluster, timings=self.timings, taps=probing.taps
         )
-        with self.phase("probe"), ExitStack() as release:
+        with self.phase("probe"):
+            pairs: Iterable[Flow] = wanted.between_pods()
+            if probing.taps == "ends" and on_frame is None and wanted.to_themselves():
+                with self.phase("udp mesh"):
+                    result.flows.blocks, unproven = self._mesh(wanted, probing, families, on_progress)
+                pairs = wanted.between_pods(unproven)
+            self._watch(wanted, pairs, probing, families, result, on_progress, on_frame)
+        return result
+
+    def _watch(
+        self,
+        wanted: Any,
+        pairs: Iterable[Flow],
+        probing: Probing,
+        families: tuple[int, ...],
+        result: RunResult,
+        on_progress: Callable[[int, int], None] | None,
+        on_frame: Callable[[Any], None] | None,
+    ) -> None:
+        """Probe flow by flow, with taps."""
+        from emulab.probe.engine import Engine, place_of, watched
+
+        pods = [endpoint.key for endpoint in self.cluster.endpoints]
+        nodes = [node.name for node in self.cluster.nodes]
+        endpoints = {endpoint.key: endpoint for endpoint in self.cluster.endpoints}
+        with ExitStack() as release:
             engine = Engine(
                 self.namespaces,
                 pods=pods,
@@ -134,17 +159,16 @@ class Lab:
                 on_frame=on_frame,
             )
             release.callback(engine.close)
-            flows = Flows(self.cluster, self.plane, probing.protocols, families, self._round)
-            wanted: list[Flow] = list(flows.between_pods())
+            flows = list(pairs)
             if probing.nodes:
-                wanted += flows.from_nodes(lambda node, to: _source(engine.host(node).source_for(to)))
+                every = probing.taps == "every"
+                flows += wanted.from_nodes(lambda node, to: _source(engine.host(node).source_for(to)), every)
             if probing.outside:
-                wanted += flows.to_outside()
-            results: list[FlowResult] = []
-            for count, outcome in enumerate(engine.run(wanted), 1):
+                flows += wanted.to_outside()
+            for count, outcome in enumerate(engine.run(flows), 1):
                 flow = outcome.flow
                 wire = None
-                if flow.kind is Kind.POD:
+                if flow.kind is Kind.POD and probing.taps == "every":
                     wire = self.plane.wire(self.cluster, endpoints[flow.source], endpoints[flow.destination], flow.family)
                 judged = judge(
                     flow,
@@ -152,18 +176,85 @@ class Lab:
                     answered=outcome.answered,
                     refused=outcome.refused,
                     ends=(place_of(flow.source, nodes), place_of(flow.destination, nodes)),
-                    wire=wire if probing.taps == "every" else None,
+                    wire=wire,
                 )
-                results.append(judged)
+                result.flows.recorded.append(judged)
                 if on_progress:
-                    on_progress(count, len(wanted))
+                    on_progress(count, len(flows))
             if probing.mtu and "icmp" in probing.protocols:
-                sized = list(flows.full_size())
+                sized = list(wanted.full_size())
                 outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
                 result.mtu = [self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
             with self.phase("evidence"):
-                result.flows, result.findings = attribution.explain(self.namespaces, results, [*nodes, *pods])
-        return result
+                attribution.explain(self.namespaces, result, [*nodes, *pods])
+
+    def _mesh(
+        self,
+        wanted: Any,
+        probing: Probing,
+        families: tuple[int, ...],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> tuple[list[Block], list[tuple[Endpoint, Endpoint, int, str]]]:
+        """All pod pairs by UDP at once; returns what is proved, and the shapes of flow that are left to be looked at closely."""
+        from emulab.probe import mesh
+        from emulab.probe.flows import PORT, source_port
+
+        endpoints = self.cluster.endpoints
+        total = len(endpoints) * (len(endpoints) - 1) * len(families)
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            if on_progress:
+                on_progress(done, total)
+
+        blocks = []
+        left = [
+            (a, b, family, protocol)
+            for family in families
+            for protocol in probing.protocols
+            if protocol != "udp"
+            for a in endpoints
+            for b in endpoints
+            if a is not b
+        ]
+        if "udp" not in probing.protocols:
+            return [], left
+        workers = mesh.threads()
+        ports = [PORT + index for index in range(workers)]
+        dports = [ports[i] for i in range(workers) for _ in mesh.share(len(endpoints), i, workers)]
+        for family in families:
+            sport = source_port(self._round, family)
+            rows = mesh.prove(
+                self.namespaces,
+                endpoints,
+                family,
+                round_=self._round,
+                sport=sport,
+                dports=ports,
+                neighbours=lambda endpoint, f=family: self._on_link(endpoint, f),  # type: ignore[misc]
+                timeout=probing.timeout,
+                on_progress=progress,
+            )
+            blocks.append(Block(endpoints, family, "udp", sport, dports, rows))
+            left += [
+                (endpoints[i], endpoints[j], family, "udp")
+                for j, row in enumerate(rows)
+                if row.count(mesh.DELIVERED) < len(endpoints) - 1
+                for i, state in enumerate(row)
+                if state != mesh.DELIVERED and i != j
+            ]
+        return blocks, left
+
+    def _on_link(self, endpoint: Endpoint, family: int) -> list[Endpoint]:
+        """Whom a pod reaches without a router, by its own addresses' networks."""
+        networks = [
+            thing.address.network
+            for thing in self.plan[endpoint.key]
+            if isinstance(thing, Address) and thing.address.version == family
+        ]
+        return [e for e in self.cluster.endpoints if e is not endpoint and any(e.address(family) in n for n in networks)]
 
     def _mtu(self, flow: Flow, mtu: int, full: Any, over: Any) -> MtuResult:
         fits = "delivered" if full.answered else "lost"

@@ -16,7 +16,7 @@ from emulab import fabric
 from emulab.kernel import applier
 from emulab.kernel.namespaces import Namespaces
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES, Topology
-from emulab.state import KernelObject, Veth
+from emulab.state import Address, KernelObject, Veth
 
 
 def _import_mininet() -> None:
@@ -55,9 +55,18 @@ Mininet.inited = True
 class NamespaceNode(Node):  # type: ignore[misc]
     """A Mininet node in one of our namespaces; its shell starts at first use."""
 
-    def __init__(self, name: str, namespaces: Namespaces, objects: tuple[KernelObject, ...] = (), **params: Any) -> None:
-        self.namespaces = namespaces
-        self.objects = objects
+    def __init__(
+        self,
+        name: str,
+        namespaces: Namespaces,
+        objects: tuple[KernelObject, ...] = (),
+        key: str = "",
+        mounts: str = "",
+        **params: Any,
+    ) -> None:
+        """``key`` is the network namespace, ``mounts`` the one whose mounts it shares; both are the node's own by default."""
+        self.namespaces, self.objects = namespaces, objects
+        self.key, self.mounts = key or name, mounts or name
         self._shell: Any = None
         self._started = self._starting = False
         super().__init__(name, **params)
@@ -67,13 +76,13 @@ class NamespaceNode(Node):  # type: ignore[misc]
         """Nothing to check: no ifconfig, no external tool."""
 
     def startShell(self, mnopts: str | None = None) -> None:
-        if self.name not in self.namespaces:
-            self.namespaces.create([self.name])
+        if self.key not in self.namespaces:
+            self.namespaces.create([self.key])
         self._started = True
 
     def config(self, **_: Any) -> dict[str, Any]:
         """Bring up everything that the underlay holds in this node."""
-        applier.add(self.namespaces, {self.name: self.objects})
+        applier.add(self.namespaces, {self.key: self.objects})
         return {}
 
     @property
@@ -110,10 +119,10 @@ class NamespaceNode(Node):  # type: ignore[misc]
         """
         if cmd[0] == "mnexec" and "env" in cmd:
             command = [word for word in cmd[cmd.index("env") :] if not word.startswith("mininet:")]
-            namespace = self.namespaces[self.name]
-            enter = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{namespace.net}"]
-            if namespace.mounts is not None:
-                enter.append(f"--mount=/proc/{os.getpid()}/fd/{namespace.mounts}")
+            enter = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self.namespaces[self.key].net}"]
+            mounts = self.namespaces[self.mounts].mounts
+            if mounts is not None:
+                enter.append(f"--mount=/proc/{os.getpid()}/fd/{mounts}")
             cmd = ["setsid", *enter, "--", *command]
         return super()._popen(cmd, **params)
 
@@ -122,6 +131,11 @@ class NamespaceNode(Node):  # type: ignore[misc]
 
     def setIP(self, *_: Any, **__: Any) -> None:
         """Addresses come from the plan."""
+
+    def IP(self, intf: Any = None, family: int = 4) -> str | None:
+        """The node's own address, of ``family`` if it has one."""
+        addresses = [str(thing.address.ip) for thing in self.objects if isinstance(thing, Address)]
+        return next((a for a in addresses if (":" in a) == (family == 6)), addresses[0] if addresses else None)
 
 
 class BridgeSwitch(NamespaceNode):

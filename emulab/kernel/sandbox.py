@@ -8,6 +8,7 @@ process, namespace, interface and mount of the lab.  Nothing else ever has to be
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import sys
@@ -135,11 +136,15 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
             syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
         except PermissionError:
             pass  # some containers mask /proc; the lab then sees the container's processes, and works all the same
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each pod takes a handful of descriptors
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         status = lab()
     except Interrupted as interrupted:
         status = interrupted.exit_code
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:

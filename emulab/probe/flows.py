@@ -37,31 +37,36 @@ class Flows:
         self._shapes = [(family, protocol) for family in families for protocol in protocols]
         self._count = 0
 
-    def between_pods(self, pairs: Iterable[tuple[Endpoint, Endpoint]] | None = None) -> Iterator[Flow]:
-        """Every ordered pair of different pods."""
+    def between_pods(self, chosen: Iterable[tuple[Endpoint, Endpoint, int, str]] | None = None) -> Iterator[Flow]:
+        """Every ordered pair of different pods in every family and protocol, or the (source, destination, family, protocol) chosen."""
         endpoints = self._cluster.endpoints
-        chosen = pairs or ((a, b) for a in endpoints for b in endpoints if a is not b)
+        if chosen is None:
+            chosen = ((a, b, *shape) for a in endpoints for b in endpoints if a is not b for shape in self._shapes)
         index = {endpoint.key: number for number, endpoint in enumerate(endpoints)}
-        for source, destination in chosen:
-            for family, protocol in self._shapes:
-                if not self._both_have(source, destination, family):
-                    continue
+        for source, destination, family, protocol in chosen:
+            if self._both_have(source, destination, family):
                 address, port = self._plane.target(self._cluster, destination, family, protocol, PORT)
-                yield self._flow(
-                    Kind.POD,
-                    source.key,
-                    destination.key,
-                    protocol,
-                    source.address(family),
-                    address,
-                    port,
-                    index[destination.key],
-                )
+                here = source.address(family)
+                yield self._flow(Kind.POD, source.key, destination.key, protocol, here, address, port, index[destination.key])
 
-    def from_nodes(self, source_of: Callable[[str, IPAddress], IPAddress | None]) -> Iterator[Flow]:
-        """Every node to every pod; ``source_of(node, destination)`` is the address that the node would use."""
+    def to_themselves(self) -> bool:
+        """Whether pods are met at their own addresses and ports, as on a flat network."""
+        return all(
+            self._plane.target(self._cluster, endpoint, family, protocol, PORT) == (endpoint.address(family), PORT)
+            for endpoint in self._cluster.endpoints[:1]
+            for family, protocol in self._shapes
+        )
+
+    def from_nodes(self, source_of: Callable[[str, IPAddress], IPAddress | None], every: bool = True) -> Iterator[Flow]:
+        """Every node to every pod, or else to its own pods and one of each other node.
+
+        ``source_of(node, destination)`` is the address that the node would use.
+        """
+        first = {endpoint.node: endpoint for endpoint in reversed(self._cluster.endpoints)}
         for node in self._cluster.nodes:
             for index, endpoint in enumerate(self._cluster.endpoints):
+                if not every and endpoint.node != node.name and endpoint is not first[endpoint.node]:
+                    continue
                 for family, protocol in self._shapes:
                     if not any(a.version == family for a in endpoint.addresses):
                         continue

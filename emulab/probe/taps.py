@@ -49,7 +49,7 @@ class Taps:
 
     def _open(self, namespace: Namespace) -> None:
         with entered(namespace.net):
-            tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+            tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
         try:
             tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         except PermissionError:
@@ -58,7 +58,6 @@ class Taps:
         tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         places = {index: Place(namespace.name, link) for link, index in namespace.links.items()}
         self._taps.append((tap, namespace, places))
-        tap.bind(("", ETH_P_ALL))
 
     def drain(self, handle: Callable[[Frame], None]) -> int:
         """Hand every frame that is waiting to ``handle``, tap by tap; returns how many there were."""
