@@ -24,6 +24,7 @@ from emulab.state import Address, Bridge, BridgePort, KernelObject, Route, State
 EUI64_OF_EE = ipaddress.IPv6Address("fe80::ecee:eeff:feee:eeee")
 CALICO_GATEWAY = ipaddress.IPv4Address("169.254.1.1")
 CALICO_MAC = "ee:ee:ee:ee:ee:ee"
+EVERYWHERE = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}  # a default route's destination
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def room_for(topology: Topology, overhead: int, mtu: int | None, minimum: int) -
     Raises `InputError` when less than ``minimum`` is left (68 for IPv4, RFC 791; 1280 for IPv6, RFC 8200), or when ``mtu``
     does not fit the underlay.
     """
-    underlay = min((link.mtu for link in topology.links), default=1500)
+    underlay = topology.underlay_mtu
     room = underlay - overhead
     chosen = room if mtu is None else mtu
     if chosen > room:

@@ -15,15 +15,14 @@ from typing import Any
 from emulab import attribution
 from emulab.dataplane import DataPlane
 from emulab.errors import MachineError
-from emulab.kernel import applier
+from emulab.kernel import applier, nftables
 from emulab.kernel.namespaces import Namespaces
-from emulab.model import GATEWAY, OUTSIDE_HOST, Cluster, Endpoint, IPAddress
+from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES, Cluster, Endpoint, IPAddress
 from emulab.packet import Finding, Flow, Kind, MtuResult, judge
 from emulab.result import Block, RunResult
-from emulab.state import Address, State, Vxlan
+from emulab.state import State, Vxlan
 
 PROTOCOLS = ("icmp", "udp", "tcp")
-IFF_UP, IF_OPER_UP = 1, 6
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Lab:
     network: Any = None
 
     def __post_init__(self) -> None:
+        nftables.prepare()
         self._release = ExitStack()
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
@@ -88,13 +88,9 @@ class Lab:
     def _wait_until_up(self, seconds: float = 10.0) -> None:
         """Until every interface that is switched on has its carrier: a packet sent earlier would be lost."""
         deadline = time.monotonic() + seconds
-        for node in (*(node.name for node in self.cluster.nodes), GATEWAY, OUTSIDE_HOST):
+        for node in (*(node.name for node in self.cluster.nodes), GATEWAY, OUTSIDE_HOST, SWITCHES):
             namespace = self.namespaces[node]
-            while waiting := [
-                name
-                for name, (_, flags, _, state) in namespace.socket().links().items()
-                if flags & IFF_UP and state not in (0, IF_OPER_UP) and name in namespace.links
-            ]:
+            while waiting := [name for name, link in namespace.socket().links().items() if link.waiting]:
                 if time.monotonic() > deadline:
                     raise MachineError(f"{node}: {', '.join(waiting)} did not come up within {seconds:g} s")
                 time.sleep(0.0005)
@@ -113,6 +109,7 @@ class Lab:
 
         ``on_progress`` is told (flows done, flows in all), ``on_frame`` gets every `emulab.probe.taps.Frame`.
         """
+        from emulab.probe import neighbours
         from emulab.probe.flows import Flows as Wanted
 
         self._round += 1
@@ -122,6 +119,7 @@ class Lab:
             self.plane.name, self.plane.options(), self.cluster, timings=self.timings, taps=probing.taps
         )
         with self.phase("probe"):
+            neighbours.prime(self.namespaces, self.cluster, self.plan)
             pairs: Iterable[Flow] = wanted.between_pods()
             if probing.taps == "ends" and on_frame is None and wanted.to_themselves():
                 with self.phase("udp mesh"):
@@ -233,7 +231,6 @@ class Lab:
                 round_=self._round,
                 sport=sport,
                 dports=ports,
-                neighbours=lambda endpoint, f=family: self._on_link(endpoint, f),  # type: ignore[misc]
                 timeout=probing.timeout,
                 on_progress=progress,
             )
@@ -246,15 +243,6 @@ class Lab:
                 if state != mesh.DELIVERED and i != j
             ]
         return blocks, left
-
-    def _on_link(self, endpoint: Endpoint, family: int) -> list[Endpoint]:
-        """Whom a pod reaches without a router, by its own addresses' networks."""
-        networks = [
-            thing.address.network
-            for thing in self.plan[endpoint.key]
-            if isinstance(thing, Address) and thing.address.version == family
-        ]
-        return [e for e in self.cluster.endpoints if e is not endpoint and any(e.address(family) in n for n in networks)]
 
     def _mtu(self, flow: Flow, mtu: int, full: Any, over: Any) -> MtuResult:
         fits = "delivered" if full.answered else "lost"

@@ -14,6 +14,8 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Union
 
+from emulab.errors import InputError
+
 IPAddress = Union[IPv4Address, IPv6Address]
 IPInterface = Union[IPv4Interface, IPv6Interface]
 IPNetwork = Union[IPv4Network, IPv6Network]
@@ -120,6 +122,24 @@ class Topology:
         """The node's own address on its uplink in ``family``, or in the other one if it has none."""
         addresses = self.uplink(node).addresses
         return next((a.ip for a in addresses if a.version == family), addresses[0].ip)
+
+    @cached_property
+    def underlay_mtu(self) -> int:
+        """The smallest MTU among the nodes' links, in bytes."""
+        return min((link.mtu for link in self.links), default=1500)
+
+    @cached_property
+    def _underlay_families(self) -> tuple[int, ...]:
+        return tuple(f for f in (4, 6) if all(self.underlay_address(node.name, f).version == f for node in self.nodes))
+
+    def outer_family(self, family: int) -> int:
+        """The underlay family that can carry pods of ``family``: the same if every node has it, else the other one.
+
+        Raises `InputError` when the nodes have no underlay family in common.
+        """
+        if not self._underlay_families:
+            raise InputError("no underlay family is common to all nodes, expected IPv4 or IPv6 addresses on every uplink")
+        return family if family in self._underlay_families else self._underlay_families[0]
 
     def adjacent(self, one: str, other: str) -> bool:
         """Whether two nodes share a segment and nothing cuts them apart: they reach each other without a router."""

@@ -299,6 +299,15 @@ class NftTable:
     name: str
     rules: tuple[str, ...]
 
+    @classmethod
+    def of(cls, family: str, name: str, chains: Mapping[str, Iterable[str]]) -> NftTable:
+        """A table from its chains in order: what declares each (its name, and its hook if it has one) and its rules."""
+        commands = []
+        for chain, rules in chains.items():
+            commands.append(f"add chain {family} {name} {chain}")
+            commands += [f"add rule {family} {name} {chain.split()[0]} {rule}" for rule in rules]
+        return cls(family, name, tuple(commands))
+
     @property
     def identity(self) -> tuple[str, ...]:
         return ("nft", self.family, self.name)

@@ -1,9 +1,10 @@
 """One pod CIDR per node: kube-controller-manager cuts it, the CNI plugin host-local hands out its addresses.
 
-A node's piece of the pod network, its lease, is what the topology fixes (a node's pod CIDRs, or where its pods' fixed
-addresses lie), else the next free piece in node order: a /24 and a /64, longer only where not all nodes would fit.  Within
-a lease host-local goes round: a released address comes up again only after all others (plugins/ipam/host-local of
-containernetworking/plugins).  The first address is the node's own, unless the topology gives it to a pod.
+A node's piece of the pod network, its lease, is what the topology fixes (a node's pod CIDRs, or the piece in which its
+pods' fixed addresses lie), else the next free piece in node order: a /24 and a /64, longer only where not all nodes
+would fit.  Within a lease host-local goes round: a released address comes up again only after all others
+(containernetworking/plugins, plugins/ipam/host-local).  The first address is the node's own, unless the topology gives
+it to a pod; then it is the last.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class _Cut:
         """The usual length, or the first longer one with a piece for each node."""
         family, longest = cidrs[0].version, cidrs[0].max_prefixlen - _ROOM
         usual = max(_LEASE_LENGTH[family], *(cidr.prefixlen for cidr in cidrs))
-        return next((cut for cut in (cls(cidrs, n) for n in range(usual, longest)) if cut.count >= nodes), cls(cidrs, longest))
+        cuts = (cls(cidrs, length) for length in range(usual, longest))
+        return next((cut for cut in cuts if cut.count >= nodes), cls(cidrs, longest))
 
     @property
     def count(self) -> int:
@@ -123,28 +125,32 @@ class HostLocal:
 
     def _claimed(self, topology: Topology) -> dict[str, dict[int, IPNetwork]]:
         """Per node and family the lease that the topology fixes, openly or by a pod's address."""
-        claims = {node.name: {lease.version: lease for lease in node.pod_cidrs} for node in topology.nodes}
-        for node, leases in claims.items():
-            for lease in leases.values():
-                if not any(cidr.version == lease.version and lease.subnet_of(cidr) for cidr in topology.pod_cidrs):  # type: ignore[arg-type]
-                    raise InputError(f"node {node}: {lease} is not part of the pod network{_listed(topology.pod_cidrs)}")
+        claims: dict[str, dict[int, IPNetwork]] = {node.name: {} for node in topology.nodes}
+        for node in topology.nodes:
+            for lease in node.pod_cidrs:
+                self._piece_of(f"node {node.name}", lease)
                 if lease.prefixlen > lease.max_prefixlen - _ROOM:
-                    raise InputError(f"node {node}: {lease} is too small, at most a /{lease.max_prefixlen - _ROOM} expected")
+                    raise InputError(f"node {node.name}: {lease} is too small, /{lease.max_prefixlen - _ROOM} expected")
+                claims[node.name][lease.version] = lease
         for pod in topology.pods:
             for address in pod.addresses:
-                cut = self._cuts.get(address.version)
-                index = cut.index(address) if cut else None
-                if cut is None or index is None:
-                    raise InputError(f"pod {pod.key}: {address} is not part of the pod network{_listed(topology.pod_cidrs)}")
-                claims[pod.node].setdefault(address.version, cut.piece(index))
+                piece = self._piece_of(f"pod {pod.key}", ipaddress.ip_network(address))
+                claims[pod.node].setdefault(address.version, piece)
         everything = sorted(
-            (lease.version, int(lease.network_address), node, lease) for node, some in claims.items() for lease in some.values()
+            ((node, lease) for node, leases in claims.items() for lease in leases.values()),
+            key=lambda claim: (claim[1].version, int(claim[1].network_address)),
         )
-        for (*_, one, lower), (*_, other, upper) in pairwise(everything):
+        for (one, lower), (other, upper) in pairwise(everything):
             if lower.overlaps(upper):
                 raise InputError(f"node {other}: lease {upper} overlaps {lower} of node {one}")
         return claims
 
+    def _piece_of(self, who: str, network: IPNetwork) -> IPNetwork:
+        """The piece of the pod network in which ``network`` begins; raises `InputError` if it is not inside one CIDR."""
+        cut = self._cuts.get(network.version, _Cut((), 0))
+        if not any(network.network_address in cidr and network.broadcast_address in cidr for cidr in cut.cidrs):
+            raise InputError(f"{who}: {network} is not part of the pod network{_listed(self._cidrs)}")
+        index = cut.index(network.network_address)
     def _free_lease(self, node: str, family: int) -> IPNetwork:
         cut = self._cuts[family]
         taken = {network for leases in self._leases.values() for network in leases if network.version == family}

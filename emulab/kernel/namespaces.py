@@ -32,10 +32,10 @@ class Namespace:
     next_index: int = 2
     route: RouteSocket | None = None
 
-    def take_index(self, link: str) -> int:
-        """The index that ``link`` shall get here."""
-        self.links[link] = index = self.next_index
-        self.next_index += 1
+    def take_index(self, link: str, unlike: int = 0) -> int:
+        """The index that ``link`` shall get here: any but ``unlike``."""
+        self.links[link] = index = self.next_index + (self.next_index == unlike)
+        self.next_index = index + 1
         return index
 
     def socket(self) -> RouteSocket:

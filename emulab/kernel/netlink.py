@@ -22,7 +22,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_OPERSTATE = 1, 3, 4, 10, 12, 16
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 12, 16
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 18, 28, 1, 2, 1
 IFF_UP = 1
 
@@ -148,17 +148,33 @@ class NetlinkSocket:
                 yield answer, payload
 
 
+class LinkStatus(NamedTuple):
+    """An interface as the kernel has it; ``state`` is its operational state (RFC 2863; 6 is up, 0 unknown)."""
+
+    index: int
+    flags: int
+    mac: bytes
+    state: int
+    lower: int | None  # the index of what it hangs on: a pair's other end, a tunnel's device
+
+    @property
+    def waiting(self) -> bool:
+        """Switched on, without its carrier yet.  A bridge forwards at once, whatever its own state says."""
+        return bool(self.flags & IFF_UP) and self.lower is not None and self.state not in (0, 6)
+
+
 class RouteSocket(NetlinkSocket):
     """rtnetlink."""
 
-    def links(self) -> dict[str, tuple[int, int, bytes, int]]:
-        """name -> (index, flags, MAC, operational state) of every interface here."""
+    def links(self) -> dict[str, LinkStatus]:
+        """Every interface here by name."""
         found = {}
         for _, payload in self.dump(RTM_GETLINK, ifinfomsg.pack(0, 0, 0, 0, 0)):
             _, _, index, flags, _ = ifinfomsg.unpack_from(payload)
             values = dict(attributes(payload[ifinfomsg.size :]))
             name = values[IFLA_IFNAME].rstrip(b"\0").decode()
-            found[name] = (index, flags, values.get(IFLA_ADDRESS, b""), values.get(IFLA_OPERSTATE, b"\0")[0])
+            lower = struct.unpack("=I", values[IFLA_LINK])[0] if IFLA_LINK in values else None
+            found[name] = LinkStatus(index, flags, values.get(IFLA_ADDRESS, b""), values[IFLA_OPERSTATE][0], lower)
         return found
 
 

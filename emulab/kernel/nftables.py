@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -26,10 +27,25 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+_low: list[int] = []
+
+
+def prepare() -> None:
+    """Load the library, and keep a low descriptor free for it: it waits by select(2), which ends at 1024.
+
+    Raises `MachineError` when it is missing.
+    """
+    _library()
+    if not _low:
+        _low.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+
 class Nftables:
     """One handle on the ruleset of the namespace that the calling thread is in."""
 
     def __init__(self) -> None:
+        prepare()
+        os.close(_low.pop())  # the library's socket takes its place
         self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
         _library().nft_ctx_buffer_error(self._context)
         _library().nft_ctx_buffer_output(self._context)
@@ -39,6 +55,7 @@ class Nftables:
 
     def __exit__(self, *_: object) -> None:
         _library().nft_ctx_free(self._context)
+        prepare()
 
     def run(self, commands: str) -> str:
         """Run nft commands as one transaction and return what they print; raises ValueError with nft's own words."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from emulab.kernel import encode, syscalls
+from emulab.kernel import syscalls
 from emulab.kernel.namespaces import Namespaces, entered
 from emulab.kernel.syscalls import iovec, mmsghdr
 from emulab.model import Endpoint
@@ -33,7 +33,6 @@ _FILLER = b"each to each"
 _KIND = b"M"
 _NAME = {4: 16, 6: 28}  # sockaddr_in, sockaddr_in6
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-_MANY_NEIGHBOURS = 128
 
 _ONE_MORE = {NOTHING: DELIVERED, DELIVERED: DUPLICATED}
 
@@ -48,23 +47,15 @@ def prove(
     round_: int,
     sport: int,
     dports: Sequence[int],
-    neighbours: Callable[[Endpoint], Sequence[Endpoint]],
     timeout: float = 1.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Rows:
     """Exchange all pairs; ``rows[destination][source]`` says how each ended.
 
-    One thread per port of ``dports``, each with an equal share of the senders (`share`).  ``neighbours`` are the endpoints on a pod's
-    own link: where they are many, they are made known beforehand, since cold ARP grows with the cube of the pods.
+    One thread per port of ``dports``, each with an equal share of the senders (`share`).
     """
     rows = [bytearray(len(endpoints)) for _ in endpoints]
     with ExitStack() as release:
-        for endpoint in endpoints:
-            near = neighbours(endpoint)
-            if len(near) > _MANY_NEIGHBOURS:
-                namespace = namespaces[endpoint.key]
-                known = (encode.extern_learned(namespace, "eth0", other.address(family), other.mac) for other in near)
-                namespace.socket().execute(known)
         senders = [_bound(namespaces, e, family, sport, release) for e in endpoints]
         exchange = _Exchange(endpoints, family, round_, sport, senders, rows, on_progress or (lambda _: None))
         workers = []
