@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from emulab.kernel import conntrack, nftables
+from emulab.kernel import nftables
 from emulab.kernel.conntrack import Entry, Tuple
 from emulab.kernel.namespaces import Namespaces
 from emulab.packet import PROTOCOL_NUMBERS, Finding, Flow, Kind, Verdict, text
@@ -14,12 +14,12 @@ from emulab.result import RunResult
 _SOURCE_RULES, _DESTINATION_RULES = ("masquerade", "snat"), ("dnat", "redirect")
 
 
-def explain(namespaces: Namespaces, result: RunResult, where: Sequence[str]) -> None:
+def explain(namespaces: Namespaces, result: RunResult, translated: Mapping[str, Sequence[Entry]]) -> None:
     """Fill in the rule of every rewrite; a translated connection between pods that no tap noticed is a finding, too.
 
-    ``where`` are the namespaces whose connection tracking counts as evidence.
+    ``translated`` is what connection tracking says, by namespace.
     """
-    entries = {name: {entry.original: entry for entry in conntrack.translated(namespaces[name])} for name in where}
+    entries = {name: {entry.original: entry for entry in found} for name, found in translated.items()}
     rules: dict[str, list[str]] = {}
     hidden = {sent: (name, entry) for name, found in entries.items() for sent, entry in found.items()}
     for index, judged in enumerate(result.flows.recorded):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from emulab import attribution
 from emulab.dataplane import DataPlane
 from emulab.errors import MachineError
-from emulab.kernel import applier, nftables
+from emulab.kernel import applier, conntrack, nftables
 from emulab.kernel.namespaces import Namespaces
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES, Cluster, Endpoint, IPAddress
 from emulab.packet import Finding, Flow, Kind, MtuResult, judge
@@ -125,7 +125,11 @@ class Lab:
                 with self.phase("udp mesh"):
                     result.flows.blocks, unproven = self._mesh(wanted, probing, families, on_progress)
                 pairs = wanted.between_pods(unproven)
-            self._watch(wanted, pairs, probing, families, result, on_progress, on_frame)
+            # Not before the mesh: an event for each of a million connections would cost more than the exchange.
+            where = [*(node.name for node in self.cluster.nodes), *(endpoint.key for endpoint in self.cluster.endpoints)]
+            with closing(conntrack.Watch(self.namespaces, where)) as watch:
+                self._watch(wanted, pairs, probing, families, result, on_progress, on_frame)
+                attribution.explain(self.namespaces, result, watch.translated())
         return result
 
     def _watch(
@@ -183,8 +187,6 @@ class Lab:
                 sized = list(wanted.full_size())
                 outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
                 result.mtu = [self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
-            with self.phase("evidence"):
-                attribution.explain(self.namespaces, result, [*nodes, *pods])
 
     def _mesh(
         self,

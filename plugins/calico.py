@@ -1,29 +1,26 @@
-"""Calico: every pod is a route of its own, no bridge; between nodes plain routing, or VXLAN where routing cannot reach.
+"""Calico: every pod is a route of its own, no bridge; between nodes plain routing, or VXLAN where that does not reach.
 
 A packet's story: the pod asks for the MAC of its gateway 169.254.1.1, which exists nowhere; the host end of its veth,
 cali..., answers for it (proxy ARP).  The node checks that the source is the pod's own (reverse path), passes the pod's
-egress chain, and routes: to another pod of its own by that pod's /32 (TTL 63); else by the block's route to the node that
-holds the block, "via" that node's underlay address or, encapsulated, its tunnel address; there through the destination's
-ingress chain and its /32 (TTL 62).  What no pod has in a node's own block is a blackhole: silence, and no routing loop.
-Per remote block one route, per local pod one route and two chains, which a verdict map finds in constant time.
+egress chain, and routes: to a pod of its own by that pod's /32 (TTL 63), else by the route of the block, "via" the
+underlay address of the node that holds it or, encapsulated, via its tunnel address; there the destination's ingress
+chain and its /32 follow (TTL 62).  Addresses of a node's blocks that no pod has fall into a blackhole: no routing loop.
+Per remote block one route; per local pod one route and two chains, found through a verdict map in constant time.
 
-``encap`` is the pool's vxlanMode: "never" sends packets as they are, and where a router lies between two nodes, which knows
-no pods, they get lost: the next hop is "onlink", yet nobody answers its ARP request.  "cross-subnet" encapsulates only
-there, "vxlan" everywhere between nodes.
+``encap`` is the pools' vxlanMode.  "never" sends packets as they are; across a router, which knows no pods, they are
+lost: the next hop is "onlink" but does not answer ARP.  "cross-subnet" encapsulates only there, "vxlan" always.
 
-Emulated is projectcalico/calico v3.31 in nftables mode without policies, with Felix programming all cluster routes
-(programClusterRoutes Enabled in Felix, Disabled in BGP: no BIRD, ``proto 80`` where BIRD would write ``proto bird``) and
-the manifests' settings (pods may talk to their node).  Sources: cni-plugin/pkg/dataplane/linux, felix/dataplane/linux/
-{route,vxlan,masq,endpoint}_mgr.go, felix/rules/{static,dispatch,endpoints,nat}.go, felix/nftables.  Left out are chains that
-would be empty: host endpoints, failsafes, floating IPs, service loop prevention.  The datastore and Felix' calculation
-graph appear as their converged result.
+Emulated is v3.31 in nftables mode, without policies, where Felix and not BIRD programs the routes (``proto 80`` instead
+of ``proto bird``, programClusterRoutes), with the settings of the manifests; its calculation graph appears as the
+converged result.  Left out are chains that would be empty (host endpoints, failsafes, floating IPs).  Sources in
+projectcalico/calico: cni-plugin/pkg/dataplane/linux, felix/dataplane/linux, felix/rules, felix/nftables.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,15 +28,63 @@ from emulab.dataplane import DataPlane, Tunnel, Wire, forwarding, interface, min
 from emulab.errors import InputError, nearest
 from emulab.ipam.blocks import BLOCK_LENGTH, Blocks
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPAddress, IPNetwork, Topology
+from emulab.model import Cluster, Endpoint, IPNetwork, Topology
 from emulab.state import Address, FdbEntry, KernelObject, Neighbor, NftTable, Route, State, Up, Vxlan, merge
 
 ENCAPSULATIONS = ("never", "cross-subnet", "vxlan")
 OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP, VXLAN and the inner Ethernet header, in bytes
 DEVICE = {4: "vxlan.calico", 6: "vxlan-v6.calico"}
-FELIX = 80  # Felix' own route protocol; its tunnel routes have the default one
-# Bits of the packet mark, IptablesMarkMask 0xffff0000 given out from below: accept, pass, drop, scratch 0 and 1.
-ACCEPT, ACCEPT_OR_PASS, FROM_WORKLOAD, ALL_MARKS = 0x10000, 0x30000, 0x80000, 0x1F0000
+FELIX = 80  # Felix' own route protocol; its tunnel and workload routes have the default one, boot
+BASE_CHAINS = {
+    "raw-PREROUTING": "filter hook prerouting priority raw",
+    "filter-INPUT": "filter hook input priority filter",
+    "filter-FORWARD": "filter hook forward priority filter",
+    "nat-POSTROUTING": "nat hook postrouting priority srcnat + 10",
+}
+# A chain and a rule per line, those with "?" only where there are tunnels.  The packet mark's bits are: 0x10000 accept,
+# 0x20000 pass, 0x40000 drop, 0x80000 from a workload, 0x100000 scratch.
+RULES = """
+raw-PREROUTING jump raw-cali-PREROUTING
+raw-cali-PREROUTING meta mark set meta mark & 0xffe0ffff
+?raw-cali-PREROUTING udp dport {port} fib daddr type local notrack
+raw-cali-PREROUTING iifname "cali*" meta mark set meta mark | 0x00080000
+raw-cali-PREROUTING meta mark & 0x00080000 == 0x00080000 fib saddr . mark . iif oif 0 drop
+filter-INPUT jump filter-cali-INPUT
+?filter-cali-INPUT udp dport {port} {ip} saddr @cali{v}0all-vxlan-net fib daddr type local accept
+?filter-cali-INPUT udp dport {port} fib daddr type local drop comment "VXLAN from non-allowed hosts"
+filter-cali-INPUT iifname "cali*" goto filter-cali-wl-to-host
+filter-cali-wl-to-host jump filter-cali-from-wl-dispatch
+filter-cali-wl-to-host accept
+filter-FORWARD jump filter-cali-FORWARD
+filter-FORWARD meta mark & 0x00010000 == 0x00010000 accept comment "Policy explicitly accepted packet."
+filter-FORWARD meta mark set meta mark | 0x00010000
+filter-cali-FORWARD meta mark set meta mark & 0xffe1ffff
+filter-cali-FORWARD iifname "cali*" jump filter-cali-from-wl-dispatch
+filter-cali-FORWARD oifname "cali*" jump filter-cali-to-wl-dispatch
+nat-POSTROUTING jump nat-cali-POSTROUTING
+nat-cali-POSTROUTING jump nat-cali-nat-outgoing
+?nat-cali-POSTROUTING oifname "{device}" fib saddr . oif type != local fib saddr type local masquerade fully-random
+nat-cali-nat-outgoing {ip} saddr @cali{v}0masq-ipam-pools {ip} daddr != @cali{v}0all-ipam-pools masquerade fully-random
+"""
+DISPATCH = """
+filter-cali-{way}-wl-dispatch {end} vmap @filter-cali-{way}-wl-dispatch
+filter-cali-{way}-wl-dispatch drop comment "Unknown interface"
+"""
+# With "?" only for what leaves the pod.
+WORKLOAD = """
+{chain} ct state established,related accept
+{chain} ct state invalid drop
+{chain} meta mark set meta mark & 0xfffcffff
+?{chain} udp dport {port} drop comment "VXLAN encapped packets originating in workloads"
+?{chain} meta l4proto 4 drop comment "IPinIP encapped packets originating in workloads"
+{chain} jump {profile}
+{chain} meta mark & 0x00010000 == 0x00010000 return
+{chain} drop comment "Drop if no profiles matched"
+"""
+PROFILE = """
+{profile} meta mark set meta mark | 0x00010000
+{profile} return
+"""
 
 
 @dataclass(frozen=True)
@@ -59,22 +104,19 @@ class Calico(DataPlane):
     def check(self, topology: Topology) -> None:
         if self.encap not in ENCAPSULATIONS:
             raise InputError(f"calico: unknown encap '{self.encap}'{nearest(self.encap, ENCAPSULATIONS)}")
-        for option, value, least, most in (
-            ("vni", self.vni, 1, 2**24 - 1),
-            ("port", self.port, 1, 65535),
-            ("block_size", self.block_size, 20, 32),
-            ("block_size_v6", self.block_size_v6, 116, 128),
-        ):
-            if not least <= value <= most:
-                raise InputError(f"calico: {option} {value} is out of range, {least} to {most} expected")
+        limits = {"vni": (1, 2**24 - 1), "port": (1, 65535), "block_size": (20, 32), "block_size_v6": (116, 128)}
+        for option, (least, most) in limits.items():
+            if not least <= getattr(self, option) <= most:
+                found = getattr(self, option)
+                raise InputError(f"calico: {option} {found} is out of range, {least} to {most} expected")
         for node in topology.nodes:
             for family in topology.families:
                 if topology.underlay_address(node.name, family).version != family:
-                    raise InputError(f"calico: node {node.name} needs an IPv{family} underlay address for IPv{family} pods")
+                    raise InputError(f"calico: IPv{family} pods need an IPv{family} address on the uplink of {node.name}")
         self._pod_mtu(topology)
 
     def ipam(self, topology: Topology) -> Ipam:
-        return Blocks(topology, {4: self.block_size, 6: self.block_size_v6}, tunnels=self._tunnels)
+        return Blocks(topology, {4: self.block_size, 6: self.block_size_v6}, tunnels=self.encap != "never")
 
     def plan(self, cluster: Cluster) -> State:
         homes = {node.name: _networks(cluster, node.name) for node in cluster.nodes}
@@ -90,79 +132,108 @@ class Calico(DataPlane):
         ends = [topology.underlay_address(node, family) for node in (here, there)]
         return Wire(2, mtu, (Tunnel(ends[0], ends[1], self.port, self.vni),))
 
-    @property
-    def _tunnels(self) -> bool:
-        return self.encap != "never"
-
     def _direct(self, topology: Topology, here: str, there: str) -> bool:
         """Whether packets between two nodes travel as they are."""
         near = topology.uplink(here).segment == topology.uplink(there).segment
         return self.encap == "never" or (self.encap == "cross-subnet" and near)
 
+    def _mtu(self, topology: Topology, family: int) -> int:
+        overhead = 0 if self.encap == "never" else OVERHEAD[family]
+        return room_for(topology, overhead, self.mtu, minimum_mtu(topology))
+
     def _pod_mtu(self, topology: Topology) -> int:
-        """One figure for all pods: the smallest of the encapsulations in use, even where packets are not encapsulated
-        (determinePodMTU in felix/dataplane/linux/int_dataplane.go)."""
+        """One figure for all pods, that of the largest overhead in use (felix/dataplane/linux/int_dataplane.go)."""
         return min(self._mtu(topology, family) for family in topology.families)
 
-    def _mtu(self, topology: Topology, family: int) -> int:
-        return room_for(topology, OVERHEAD[family] if self._tunnels else 0, self.mtu, minimum_mtu(topology))
-
     def _node(self, cluster: Cluster, node: str, homes: Mapping[str, tuple[IPNetwork, ...]]) -> State:
-        objects: list[KernelObject] = []
-        for family in cluster.topology.families:
-            if self._tunnels:
-                objects += self._vteps(cluster, node, family)
-            for lease in cluster.leases_of(node, family):
-                if lease.network.num_addresses > 1:
-                    objects.append(Route(lease.network, kind="blackhole", protocol=FELIX))
-            for peer in cluster.topology.peers(node):
-                networks = (network for network in homes[peer.name] if network.version == family)
-                objects += self._routes(cluster, node, peer.name, family, networks)
-            objects.append(self._table(cluster, node, family))
         pods = routed(cluster, node, host_end=_host_end, mtu=self._pod_mtu(cluster.topology))
-        return merge({node: tuple(forwarding(cluster))}, pods, {node: tuple(objects)})
+        between = (*self._vteps(cluster, node), *self._routes(cluster, node, homes))
+        tables = tuple(self._table(cluster, node, family) for family in cluster.topology.families)
+        return merge({node: tuple(forwarding(cluster))}, pods, {node: between + tables})
 
-    def _vteps(self, cluster: Cluster, node: str, family: int) -> Iterator[KernelObject]:
-        """The tunnel device, and the tunnel address and MAC of every other node: also of those that need no tunnel."""
-        topology, device = cluster.topology, DEVICE[family]
-        local, uplink = topology.underlay_address(node, family), topology.uplink(node).interface
-        mtu = self._mtu(topology, family)
-        yield Vxlan(device, self.vni, local, uplink, self.port, mtu=mtu, mac=_vtep_mac(node, family))
-        own = _tunnel(cluster, node, family)
-        yield Address(device, interface(own, own.max_prefixlen))
-        yield Up(device)
+    def _vteps(self, cluster: Cluster, node: str) -> Iterator[KernelObject]:
+        """The tunnel devices, and in them the VTEPs of all nodes, also of those to which no packet is encapsulated."""
+        topology, uplink = cluster.topology, cluster.topology.uplink(node).interface
+        for own in cluster.gateways[node]:
+            family, device, mtu = own.version, DEVICE[own.version], self._mtu(topology, own.version)
+            local = topology.underlay_address(node, family)
+            yield Vxlan(device, self.vni, local, uplink, self.port, mtu=mtu, mac=_vtep_mac(node, family))
+            yield Address(device, interface(own, own.max_prefixlen))
+            yield Up(device)
+            for peer in topology.peers(node):
+                mac = _vtep_mac(peer.name, family)
+                yield from (Neighbor(device, a, mac) for a in cluster.gateways[peer.name] if a.version == family)
+                yield FdbEntry(device, mac, topology.underlay_address(peer.name, family))
+
+    def _routes(self, cluster: Cluster, node: str, homes: Mapping[str, tuple[IPNetwork, ...]]) -> Iterator[Route]:
+        """Blackholes for the node's own blocks, and the way to everything that lives on another node."""
+        topology, uplink = cluster.topology, cluster.topology.uplink(node).interface
+        mtu = {family: self._mtu(topology, family) for family in topology.families}
+        for lease in cluster.leases_of(node):
+            if lease.network.num_addresses > 1:
+                yield Route(lease.network, kind="blackhole", protocol=FELIX)
         for peer in topology.peers(node):
-            mac = _vtep_mac(peer.name, family)
-            yield Neighbor(device, _tunnel(cluster, peer.name, family), mac)
-            yield FdbEntry(device, mac, topology.underlay_address(peer.name, family))
-
-    def _routes(
-        self, cluster: Cluster, node: str, peer: str, family: int, networks: Iterable[IPNetwork]
-    ) -> Iterator[KernelObject]:
-        """How to reach what lives on a peer."""
-        topology = cluster.topology
-        if self._direct(topology, node, peer):
-            device, via = topology.uplink(node).interface, topology.underlay_address(peer, family)
-            yield from (Route(network, device, via, onlink=True, protocol=FELIX) for network in networks)
-        else:
-            device, via, mtu = DEVICE[family], _tunnel(cluster, peer, family), self._mtu(topology, family)
-            yield from (Route(network, device, via, onlink=True, mtu=mtu) for network in networks)
+            direct = self._direct(topology, node, peer.name)
+            for network in homes[peer.name]:
+                family = network.version
+                if direct:
+                    via = topology.underlay_address(peer.name, family)
+                    yield Route(network, uplink, via, onlink=True, protocol=FELIX)
+                else:
+                    tunnel = cluster.gateway(peer.name, family)
+                    yield Route(network, DEVICE[family], tunnel, onlink=True, mtu=mtu[family])
 
     def _table(self, cluster: Cluster, node: str, family: int) -> NftTable:
-        """Felix' table of one family."""
-        ip, ours = "ip" if family == 4 else "ip6", f"cali{family}0"
-        pools = [str(pool) for pool in cluster.topology.pod_cidrs if pool.version == family]
-        sets = {f"{ours}all-ipam-pools": pools, f"{ours}masq-ipam-pools": pools if self.nat_outgoing else []}
-        endpoints = cluster.endpoints_on(node)
-        vxlan, local = f"udp dport {self.port}", "fib daddr type local"
-        accepted = f"meta mark & {ACCEPT:#x} == {ACCEPT:#x}"
-        chains = {
-            "raw-cali-PREROUTING": [
-                _clear(ALL_MARKS),
-                *([f"{vxlan} {local} notrack"] if self._tunnels else []),
-                f'iifname "cali*" meta mark set meta mark | {FROM_WORKLOAD:#x}',
-                f"meta mark & {FROM_WORKLOAD:#x} == {FROM_WORKLOAD:#x} fib saddr . mark . iif oif 0 drop",
-            ],
-            "raw-PREROUTING": ["jump raw-cali-PREROUTING"],
-        }
-        raise NotImplementedError
+        """Felix' table of one family; its text grows with the node's own pods, the work per packet does not."""
+        topology, endpoints, tunnels = cluster.topology, cluster.endpoints_on(node), self.encap != "never"
+        ip, address = ("ip", "ipv4_addr") if family == 4 else ("ip6", "ipv6_addr")
+        pools = [str(pool) for pool in topology.pod_cidrs if pool.version == family]
+        sets = {"all-ipam-pools": pools, "masq-ipam-pools": pools if self.nat_outgoing else []}
+        if tunnels:
+            sets["all-vxlan-net"] = [str(topology.underlay_address(p.name, family)) for p in topology.peers(node)]
+        members = {f"cali{family}0{name}": found for name, found in sets.items()}
+        commands = [f"add set {ip} calico {name} {{ type {address} ; flags interval ; }}" for name in members]
+        rules = [*_filled(RULES, tunnels, ip=ip, v=family, port=self.port, device=DEVICE[family])]
+        for way, end, policy in (("from", "iifname", "o"), ("to", "oifname", "i")):
+            dispatch = f"filter-cali-{way}-wl-dispatch"
+            commands.append(f"add map {ip} calico {dispatch} {{ type ifname : verdict ; }}")
+            chains = {_host_end(endpoint): f"filter-cali-{way[0]}w-{_host_end(endpoint)}" for endpoint in endpoints}
+            profiles = {e.pod.namespace: f"filter-cali-pr{policy}-kns.{e.pod.namespace}" for e in endpoints}
+            rules += _filled(DISPATCH, way=way, end=end)
+            for profile in profiles.values():
+                rules += _filled(PROFILE, profile=profile)
+            for chain, endpoint in zip(chains.values(), endpoints, strict=True):
+                profile = profiles[endpoint.pod.namespace]
+                rules += _filled(WORKLOAD, way == "from", chain=chain, port=self.port, profile=profile)
+            members[dispatch] = [f'"{device}" : goto {chain}' for device, chain in chains.items()]
+        for chain in dict.fromkeys(rule.partition(" ")[0] for rule in rules):
+            hook = f" {{ type {BASE_CHAINS[chain]} ; }}" if chain in BASE_CHAINS else ""
+            commands.append(f"add chain {ip} calico {chain}{hook}")
+        commands += [f"add rule {ip} calico {rule}" for rule in rules]
+        commands += [f"add element {ip} calico {name} {{ {', '.join(m)} }}" for name, m in members.items() if m]
+        return NftTable(ip, "calico", tuple(commands))
+
+
+def _filled(template: str, marked: bool = False, **values: object) -> Iterator[str]:
+    """The rules of a template; those with "?" only if ``marked``."""
+    for rule in template.format(**values).strip().splitlines():
+        if marked or not rule.startswith("?"):
+            yield rule.removeprefix("?")
+
+
+def _networks(cluster: Cluster, node: str) -> tuple[IPNetwork, ...]:
+    """What other nodes route to this one: its blocks, and single addresses borrowed from other nodes' blocks."""
+    blocks = [lease.network for lease in cluster.leases_of(node)]
+    addresses = [*cluster.gateways[node], *(a for endpoint in cluster.endpoints_on(node) for a in endpoint.addresses)]
+    borrowed = [address for address in addresses if not any(address in block for block in blocks)]
+    return (*blocks, *map(ipaddress.ip_network, borrowed))
+
+
+def _vtep_mac(node: str, family: int) -> str:
+    """As Felix derives it from the node's name (felix/calc/vxlan_resolver.go)."""
+    digest = hashlib.sha1(f"{node}{'-v6' if family == 6 else ''}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in b"f" + digest[:5])
+
+
+def _host_end(endpoint: Endpoint) -> str:
+    return f"cali{endpoint.digest(11)}"

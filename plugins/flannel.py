@@ -27,7 +27,6 @@ from emulab.model import Cluster, Endpoint, IPNetwork, Topology, mac_from, mac_o
 from emulab.state import Address, FdbEntry, KernelObject, Neighbor, NftTable, Route, State, Sysctl, Up, Vxlan, merge
 
 BACKENDS = {"vxlan": {4: 50, 6: 70}, "host-gw": {4: 0, 6: 0}}  # overhead in bytes, by the outer header's family
-MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Flannel(DataPlane):
     """``mtu`` is the pods'; None: what the smallest uplink leaves.  ``direct_routing``: no tunnel within a segment."""
 
     name: ClassVar[str] = "flannel"
-
     backend: str = "vxlan"
     vni: int = 1
     port: int = 8472
@@ -134,19 +132,18 @@ class Flannel(DataPlane):
 
 def _masquerade(topology: Topology, lease: IPNetwork) -> NftTable:
     """Pods keep their address among themselves and take the node's towards the rest; rule 4 leaves rule 6 nothing."""
-    ip = "ip" if lease.version == 4 else "ip6"
+    ip, multicast = ("ip", "224.0.0.0/4") if lease.version == 4 else ("ip6", "ff00::/8")
     cidrs = [str(cidr) for cidr in topology.pod_cidrs if cidr.version == lease.version]
     pods = cidrs[0] if len(cidrs) == 1 else f"{{ {', '.join(cidrs)} }}"
-    postrtg = (
+    forward = [f"{ip} saddr {pods} accept", f"{ip} daddr {pods} accept"]
+    postrtg = [
         "meta mark 0x4000 return",
         f"{ip} saddr {lease} {ip} daddr {pods} return",
         f"{ip} saddr {pods} {ip} daddr {lease} return",
         f"{ip} saddr != {lease} {ip} daddr {pods} return",
-        f"{ip} saddr {pods} {ip} daddr != {MULTICAST[lease.version]} masquerade fully-random",
+        f"{ip} saddr {pods} {ip} daddr != {multicast} masquerade fully-random",
         f"{ip} saddr != {pods} {ip} daddr {pods} masquerade fully-random",
-    )
-    chains = {
-        "forward { type filter hook forward priority filter ; }": (f"{ip} saddr {pods} accept", f"{ip} daddr {pods} accept"),
-        "postrtg { type nat hook postrouting priority srcnat ; }": postrtg,
-    }
+    ]
+    chains = {"forward { type filter hook forward priority filter ; }": forward}
+    chains["postrtg { type nat hook postrouting priority srcnat ; }"] = postrtg
     return NftTable.of(ip, f"flannel-ipv{lease.version}", chains)

@@ -10,15 +10,15 @@ it to a pod; then it is the last.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
 from emulab.errors import InputError, nearest
-from emulab.model import IPAddress, IPNetwork, Lease, Pod, Topology, sort_addresses
+from emulab.model import IPAddress, IPNetwork, Lease, Pod, Topology
 
 _LEASE_LENGTH = {4: 24, 6: 64}
-_ROOM = 2  # bits: the smallest lease, a /30 or /126, still holds the gateway and a pod
+_LONGEST = {4: 30, 6: 126}  # still room for the gateway and a pod
 
 
 @dataclass(frozen=True)
@@ -31,32 +31,33 @@ class _Cut:
     @classmethod
     def fitting(cls, cidrs: tuple[IPNetwork, ...], nodes: int) -> _Cut:
         """The usual length, or the first longer one with a piece for each node."""
-        family, longest = cidrs[0].version, cidrs[0].max_prefixlen - _ROOM
+        family = cidrs[0].version
         usual = max(_LEASE_LENGTH[family], *(cidr.prefixlen for cidr in cidrs))
-        cuts = (cls(cidrs, length) for length in range(usual, longest))
-        return next((cut for cut in cuts if cut.count >= nodes), cls(cidrs, longest))
+        cuts = [cls(cidrs, length) for length in range(usual, _LONGEST[family] + 1)]
+        return next((cut for cut in cuts if cut.count >= nodes), cuts[-1])
 
     @property
     def count(self) -> int:
         return sum(self._pieces(cidr) for cidr in self.cidrs)
 
     def _pieces(self, cidr: IPNetwork) -> int:
-        return 1 << self.length - cidr.prefixlen if cidr.prefixlen <= self.length else 0
+        return 1 << (self.length - cidr.prefixlen)
 
     def piece(self, index: int) -> IPNetwork:
         for cidr in self.cidrs:
             if index < self._pieces(cidr):
-                start = cidr.network_address + (index << cidr.max_prefixlen - self.length)
+                start = cidr.network_address + (index << (cidr.max_prefixlen - self.length))
                 return ipaddress.ip_network(f"{start}/{self.length}")
             index -= self._pieces(cidr)
         raise IndexError(index)
 
-    def index(self, address: IPAddress) -> int | None:
-        """The number of the piece that holds ``address``."""
+    def index(self, network: IPNetwork) -> int | None:
+        """The number of the piece in which ``network`` ends; None if it is not inside one of the CIDRs."""
         before = 0
         for cidr in self.cidrs:
-            if address in cidr:
-                return before + (int(address) - int(cidr.network_address) >> cidr.max_prefixlen - self.length)
+            if network.network_address in cidr and network.broadcast_address in cidr:
+                offset = int(network.broadcast_address) - int(cidr.network_address)
+                return before + (offset >> (cidr.max_prefixlen - self.length))
             before += self._pieces(cidr)
         return None
 
@@ -68,6 +69,8 @@ class HostLocal:
     """
 
     def __init__(self, topology: Topology) -> None:
+        for cidr in topology.pod_cidrs:
+            _check_room("pod CIDR", cidr)
         self._cuts = {
             family: _Cut.fitting(tuple(c for c in topology.pod_cidrs if c.version == family), len(topology.nodes))
             for family in topology.families
@@ -77,20 +80,19 @@ class HostLocal:
         self._leases: dict[str, tuple[IPNetwork, ...]] = {}
         self._gateways: dict[str, tuple[IPAddress, ...]] = {}
         self._pods: dict[str, tuple[IPAddress, ...]] = {}
+        self._turn: dict[IPNetwork, int] = {}  # per lease, the offset at which the next search begins
         # Fixed addresses are spoken for from the start, in whatever order the pods come.
         self._holders: dict[IPAddress, str] = {}
         for pod in topology.pods:
             for address in pod.addresses:
                 self._holders.setdefault(address, f"pod {pod.key}")
-        self._turn: dict[IPNetwork, int] = {}  # offset at which the next search begins
 
     def add_node(self, node: str) -> None:
         claims = self._claims.get(node, {})
         leases = tuple(claims[family] if family in claims else self._free_lease(node, family) for family in self._cuts)
         gateways = tuple(self._free_gateway(node, lease) for lease in leases)
         for lease in leases:
-            index = self._cuts[lease.version].index(lease.broadcast_address)
-            self._next[lease.version] = (index or 0) + 1
+            self._next[lease.version] = (self._cuts[lease.version].index(lease) or 0) + 1
         self._leases[node], self._gateways[node] = leases, gateways
         self._holders.update(dict.fromkeys(gateways, f"the gateway of node {node}"))
 
@@ -103,13 +105,13 @@ class HostLocal:
         if pod.node not in self._leases:
             raise InputError(f"pod {pod.key}: unknown node '{pod.node}'{nearest(pod.node, self._leases)}")
         if pod.key in self._pods:
-            raise InputError(f"pod {pod.key}: has addresses already: {', '.join(map(str, self._pods[pod.key]))}")
-        leases = self._leases[pod.node]
+            raise InputError(f"pod {pod.key}: has addresses already: {_listed(self._pods[pod.key])}")
         for address in pod.addresses:
             self._check_fixed(pod, address)
         fixed = {address.version: address for address in pod.addresses}
-        found = [fixed.get(lease.version) or self._free_address(pod, lease) for lease in leases]
-        self._pods[pod.key] = addresses = sort_addresses(found)
+        leases = self._leases[pod.node]
+        addresses = tuple(fixed.get(lease.version) or self._free_address(pod, lease) for lease in leases)
+        self._pods[pod.key] = addresses
         self._holders.update(dict.fromkeys(addresses, f"pod {pod.key}"))
         return addresses
 
@@ -128,29 +130,30 @@ class HostLocal:
         claims: dict[str, dict[int, IPNetwork]] = {node.name: {} for node in topology.nodes}
         for node in topology.nodes:
             for lease in node.pod_cidrs:
-                self._piece_of(f"node {node.name}", lease)
-                if lease.prefixlen > lease.max_prefixlen - _ROOM:
-                    raise InputError(f"node {node.name}: {lease} is too small, /{lease.max_prefixlen - _ROOM} expected")
+                self._piece(f"node {node.name}", lease)
+                _check_room(f"node {node.name}: pod CIDR", lease)
                 claims[node.name][lease.version] = lease
         for pod in topology.pods:
             for address in pod.addresses:
-                piece = self._piece_of(f"pod {pod.key}", ipaddress.ip_network(address))
+                piece = self._piece(f"pod {pod.key}", ipaddress.ip_network(address))
                 claims[pod.node].setdefault(address.version, piece)
-        everything = sorted(
-            ((node, lease) for node, leases in claims.items() for lease in leases.values()),
-            key=lambda claim: (claim[1].version, int(claim[1].network_address)),
-        )
+        everything = [(node, lease) for node, leases in claims.items() for lease in leases.values()]
+        everything.sort(key=lambda claim: (claim[1].version, int(claim[1].network_address)))
         for (one, lower), (other, upper) in pairwise(everything):
-            if lower.overlaps(upper):
+            if lower.version == upper.version and lower.overlaps(upper):
                 raise InputError(f"node {other}: lease {upper} overlaps {lower} of node {one}")
         return claims
 
-    def _piece_of(self, who: str, network: IPNetwork) -> IPNetwork:
-        """The piece of the pod network in which ``network`` begins; raises `InputError` if it is not inside one CIDR."""
-        cut = self._cuts.get(network.version, _Cut((), 0))
-        if not any(network.network_address in cidr and network.broadcast_address in cidr for cidr in cut.cidrs):
-            raise InputError(f"{who}: {network} is not part of the pod network{_listed(self._cidrs)}")
-        index = cut.index(network.network_address)
+    def _piece(self, owner: str, network: IPNetwork) -> IPNetwork:
+        """The piece of the pod network in which ``network`` ends."""
+        cut = self._cuts.get(network.version)
+        index = cut.index(network) if cut else None
+        if cut is None or index is None:
+            what = network.network_address if network.prefixlen == network.max_prefixlen else network
+            cidrs = _listed(cidr for cut in self._cuts.values() for cidr in cut.cidrs)
+            raise InputError(f"{owner}: {what} is not part of the pod network, which is {cidrs}")
+        return cut.piece(index)
+
     def _free_lease(self, node: str, family: int) -> IPNetwork:
         cut = self._cuts[family]
         taken = {network for leases in self._leases.values() for network in leases if network.version == family}
@@ -160,46 +163,45 @@ class HostLocal:
             piece = cut.piece((self._next[family] + step) % cut.count)
             if piece not in taken and not any(map(piece.overlaps, odd)):
                 return piece
-        raise InputError(f"node {node}: no free /{cut.length} left in the pod network{_listed(cut.cidrs)}")
+        raise InputError(f"node {node}: no free /{cut.length} left in the pod network, which is {_listed(cut.cidrs)}")
 
     def _free_gateway(self, node: str, lease: IPNetwork) -> IPAddress:
-        first, last = _usable(lease)
-        downwards = (lease.network_address + offset for offset in range(last, first - 1, -1))
-        for address in chain([lease.network_address + first], downwards):
-            if address not in self._holders:
-                return address
-        raise InputError(f"node {node}: lease {lease} has no free address for the gateway")
+        usable = _usable(lease)
+        for offset in chain(usable[:1], reversed(usable)):
+            if lease[offset] not in self._holders:
+                return lease[offset]
+        raise InputError(f"node {node}: lease {lease} has no free address left for the gateway")
 
     def _free_address(self, pod: Pod, lease: IPNetwork) -> IPAddress:
-        first, last = _usable(lease)
-        for offset in _round(first, last, self._turn.get(lease, first)):
-            address: IPAddress = lease.network_address + offset
-            if address not in self._holders:
-                self._turn[lease] = offset + 1
-                return address
-        raise InputError(f"node {pod.node}: lease {lease} has no free address for pod {pod.key}")
+        usable = _usable(lease)
+        turn = self._turn.get(lease, 0)
+        for offset in chain(usable[turn:], usable[:turn]):
+            if lease[offset] not in self._holders:
+                self._turn[lease] = offset
+                return lease[offset]
+        raise InputError(f"node {pod.node}: lease {lease} has no free address left for pod {pod.key}")
 
     def _check_fixed(self, pod: Pod, address: IPAddress) -> None:
-        lease = next((lease for lease in self._leases[pod.node] if address in lease), None)
+        leases = self._leases[pod.node]
+        lease = next((lease for lease in leases if address in lease), None)
         if lease is None:
-            raise InputError(f"pod {pod.key}: {address} is outside node {pod.node}'s leases{_listed(self._leases[pod.node])}")
-        first, last = _usable(lease)
-        if not first <= int(address) - int(lease.network_address) <= last:
-            raise InputError(f"pod {pod.key}: {address} is not a usable address of node {pod.node}'s lease {lease}")
+            raise InputError(f"pod {pod.key}: {address} is not in node {pod.node}'s lease, which is {_listed(leases)}")
+        if int(address) - int(lease.network_address) not in _usable(lease):
+            raise InputError(f"pod {pod.key}: {address} is no usable address of node {pod.node}'s lease {lease}")
         holder = self._holders.get(address, f"pod {pod.key}")
         if holder != f"pod {pod.key}":
             raise InputError(f"pod {pod.key}: {address} is taken by {holder}")
 
 
-def _usable(lease: IPNetwork) -> tuple[int, int]:
-    """Offsets of the first and last usable address: all but .0 and, in IPv4, the broadcast address."""
-    return 1, lease.num_addresses - (2 if lease.version == 4 else 1)
+def _usable(lease: IPNetwork) -> range:
+    """Offsets of the usable addresses: all but the first and, in IPv4, the broadcast address."""
+    return range(1, lease.num_addresses - (lease.version == 4))
 
 
-def _round(first: int, last: int, start: int) -> Iterator[int]:
-    yield from range(start, last + 1)
-    yield from range(first, min(start, last + 1))
+def _check_room(what: str, network: IPNetwork) -> None:
+    if network.prefixlen > _LONGEST[network.version]:
+        raise InputError(f"{what} {network} is too small, at most a /{_LONGEST[network.version]} expected")
 
 
-def _listed(networks: tuple[IPNetwork, ...]) -> str:
-    return f" ({', '.join(map(str, networks))})"
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))

@@ -1,24 +1,50 @@
-"""Reads a namespace's connection tracking table, the kernel's own record of what it has translated.
+"""Reads the connection tracking of namespaces, the kernel's own record of what it has translated.
 
 Formats: linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
+import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from emulab.kernel.namespaces import Namespace, entered
-from emulab.kernel.netlink import NetlinkSocket, attribute, attributes
+from emulab.errors import MachineError
+from emulab.kernel.namespaces import Namespaces, entered
+from emulab.kernel.netlink import SOL_NETLINK, attributes, messages
 
 _NETFILTER = 12
-_CT_GET = 1 << 8 | 1
 _SRC_NAT, _DST_NAT = 1 << 4, 1 << 5
-_STATUS, _STATUS_MASK = 3, 26
-_MANY = 2000
 _NAT = _SRC_NAT | _DST_NAT
+_STATUS = 3
+_NEW_CONNECTIONS = 1  # NFNLGRP_CONNTRACK_NEW
+_SO_ATTACH_FILTER = 26
+_BUFFER = 4 << 20
+NETLINK_ADD_MEMBERSHIP = 1
+
+
+def _instruction(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, yes, no, k & 0xFFFFFFFF)
+
+
+_FILTER = b"".join(
+    (
+        _instruction(0x00, 20),  # ld #20: where attributes start, after nlmsghdr and nfgenmsg
+        _instruction(0x01, _STATUS),  # ldx #CTA_STATUS
+        _instruction(0x20, -0x1000 + 12),  # ld nlattr: its offset, or 0
+        _instruction(0x15, 0, yes=3),  # jeq #0, reject
+        _instruction(0x07, 0),  # tax
+        _instruction(0x40, 4),  # ld [x + 4]: the status
+        _instruction(0x45, _NAT, yes=1),  # jset #SRC_NAT|DST_NAT, accept
+        _instruction(0x06, 0),  # reject
+        _instruction(0x06, 0xFFFFFFFF),  # accept
+    )
+)
+_filter_memory = ctypes.create_string_buffer(_FILTER, len(_FILTER))
+_filter_address = ctypes.addressof(_filter_memory)
 
 
 class Tuple(NamedTuple):
@@ -44,33 +70,44 @@ class Entry(NamedTuple):
         return f"conntrack {kind} {_show(self.original)}, replies {_show(self.reply)}"
 
 
-def translated(namespace: Namespace) -> list[Entry]:
-    """All entries with a source or destination translation, of both families."""
-    with entered(namespace.net):
-        count = _count()
-        if not count:
-            return []  # a dump walks the table of the whole machine, 9 ms however little of it is ours
-        table = NetlinkSocket(_NETFILTER)
-    try:
-        found: dict[Entry, None] = {}
-        wanted = [b""]
-        if count > _MANY:  # older kernels take no notice of a filter and send everything
-            bits = [struct.pack("!I", bit) for bit in (_SRC_NAT, _DST_NAT)]
-            wanted = [attribute(_STATUS, bit) + attribute(_STATUS_MASK, bit) for bit in bits]
-        for only in wanted:
-            dump = table.dump(_CT_GET, struct.pack("!BBH", 0, 0, 0) + only)
-            found.update((entry, None) for _, data in dump for entry in _entry(data[4:]))
-        return list(found)
-    finally:
-        table.close()
+class Watch:
+    """Listens for new translated connections in namespaces, from now on.
 
+    A filter in the kernel (linux/filter.h) passes only those with a translation: of a million connections that probes make,
+    none has to be read, and a dump, which walks the table of the whole machine, is not needed.
+    """
 
-def _count() -> int:
-    try:
-        with open("/proc/sys/net/netfilter/nf_conntrack_count") as file:
-            return int(file.read())
-    except FileNotFoundError:
-        return 1
+    def __init__(self, namespaces: Namespaces, names: Iterable[str]) -> None:
+        self._sockets: dict[str, socket.socket] = {}
+        for name in names:
+            with entered(namespaces[name].net):
+                listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
+            self._sockets[name] = listener
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(_FILTER) // 8, _filter_address))
+            listener.bind((0, 0))
+            listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, _NEW_CONNECTIONS)
+
+    def translated(self) -> dict[str, list[Entry]]:
+        """By namespace, the translated connections since the last call.
+
+        Raises `MachineError` when there were more than the kernel could keep: then silence would be no evidence.
+        """
+        found: dict[str, list[Entry]] = {}
+        for name, listener in self._sockets.items():
+            try:
+                while True:
+                    for _, _, _, body in messages(listener.recv(65536)):
+                        found.setdefault(name, []).extend(_entry(body[4:]))
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise MachineError(f"{name}: the connection tracking's events were lost ({error.strerror})") from None
+        return found
+
+    def close(self) -> None:
+        for listener in self._sockets.values():
+            listener.close()
 
 
 def _entry(data: bytes) -> Iterator[Entry]:

@@ -116,15 +116,15 @@ class NetlinkSocket:
         length = _header.size + len(request.body)
         return _header.pack(length, request.kind, request.flags | NLM_F_REQUEST, self._sequence, 0) + request.body
 
-    def _flush(self, messages: list[bytes], first: int) -> None:
-        last = bytearray(messages[-1])
+    def _flush(self, batch: list[bytes], first: int) -> None:
+        last = bytearray(batch[-1])
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | NLM_F_ACK)
-        sequences = [struct.unpack_from("=I", message, 8)[0] for message in messages]
+        sequences = [struct.unpack_from("=I", message, 8)[0] for message in batch]
         start = sequences[0]
-        self._socket.send(b"".join(messages[:-1]) + last)
+        self._socket.send(b"".join(batch[:-1]) + last)
         failed: NetlinkError | None = None
         while True:
-            for kind, flags, sequence, body in _messages(self._socket.recv(65536)):
+            for kind, flags, sequence, body in messages(self._socket.recv(65536)):
                 if kind != NLMSG_ERROR:
                     continue
                 errno = -struct.unpack_from("=i", body)[0]
@@ -139,7 +139,7 @@ class NetlinkSocket:
         """All objects of a kind, as (message type, payload); raises OSError when the kernel refuses."""
         self._socket.send(self._message(Request(kind, NLM_F_DUMP | flags, body)))
         while True:
-            for answer, flags_, _, payload in _messages(self._socket.recv(1 << 18)):
+            for answer, flags_, _, payload in messages(self._socket.recv(1 << 18)):
                 if answer == NLMSG_DONE:
                     return
                 if answer == NLMSG_ERROR:
@@ -178,7 +178,8 @@ class RouteSocket(NetlinkSocket):
         return found
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """The messages in a datagram: (type, flags, sequence number, payload)."""
     offset = 0
     while offset + _header.size <= len(data):
         length, kind, flags, sequence, _ = _header.unpack_from(data, offset)

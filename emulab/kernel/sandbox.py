@@ -136,8 +136,7 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
             syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
         except PermissionError:
             pass  # some containers mask /proc; the lab then sees the container's processes, and works all the same
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each pod takes a handful of descriptors
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        _allow_descriptors()
         status = lab()
     except Interrupted as interrupted:
         status = interrupted.exit_code
@@ -152,6 +151,17 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
             except (OSError, ValueError):
                 pass
         os._exit(status)
+
+
+def _allow_descriptors() -> None:
+    """Each pod takes a handful of descriptors; root may have as many as the kernel knows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (1 << 20, most):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, max(limit, most)))
+            return
+        except (ValueError, PermissionError):
+            continue
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

@@ -164,7 +164,7 @@ class _Worker:
         A queue for an unresolved neighbour holds some hundred packets; the exchange would overrun it.
         """
         count = self._x.count
-        stride = max(1, count // 128)
+        stride = max(1, count // 24)
         hops = {(i, (i + 1) % count) for i in range(count)}
         hops |= {(i, j) for i in range(0, count, stride) for j in range(0, count, stride)}
         waiting = {(i, j) for i, j in hops if i != j}
