@@ -112,7 +112,7 @@ class Calico(DataPlane):
         for node in topology.nodes:
             for family in topology.families:
                 if topology.underlay_address(node.name, family).version != family:
-                    raise InputError(f"calico: IPv{family} pods need an IPv{family} address on the uplink of {node.name}")
+                    raise InputError(f"calico: node {node.name} needs an IPv{family} address for its IPv{family} pods")
         self._pod_mtu(topology)
 
     def ipam(self, topology: Topology) -> Ipam:

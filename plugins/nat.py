@@ -7,9 +7,9 @@ sender knows nothing; the reply is rewritten back, twice.  ICMP has no ports, so
 Among the pods of one node the published port works, too, by a third rewrite (the bridge's address as the source, else
 the reply would not come back through the node), though there they also reach each other directly.
 
-Kubernetes forbids all of this; emulab carries it as the counterpart that its checks must find.  Names and rules are those
-of Docker Engine 29 with ``firewall-backend: nftables`` and without userland proxy (moby,
-daemon/libnetwork/drivers/bridge/internal/nftabler), less its filters: tables ``ip docker-bridges`` and ``ip6 docker-bridges``.
+Kubernetes forbids all of this; emulab carries it as the counterpart that its checks must find.  Tables, chains and the
+order of rules are those of Docker Engine 28.5 with ``firewall-backend: nftables`` and without userland proxy (moby,
+integration/network/bridge/nftablesdoc), less the filters and the maps that find a bridge among many.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from emulab.dataplane import EVERYWHERE, DataPlane, Wire, bridged, forwarding, interface, minimum_mtu, room_for
+from emulab.dataplane import EVERYWHERE, DataPlane, Wire, bridged, forwarding, minimum_mtu, room_for
 from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
 from emulab.ipam.host_local import HostLocal
@@ -42,10 +42,10 @@ class Nat(DataPlane):
         for node in topology.nodes:
             last = self.published + sum(pod.node == node.name for pod in topology.pods) - 1
             if last > 65535:
-                raise InputError(f"nat: node {node.name} would publish ports {self.published} to {last}, at most 65535 expected")
+                raise InputError(f"nat: node {node.name} would publish ports up to {last}, at most 65535 expected")
             for family in topology.families:
                 if topology.underlay_address(node.name, family).version != family:
-                    raise InputError(f"nat: node {node.name} has no IPv{family} underlay address for its IPv{family} pods")
+                    raise InputError(f"nat: node {node.name} needs an IPv{family} underlay address for its pods")
         self._mtu(topology)
 
     def ipam(self, topology: Topology) -> Ipam:
@@ -61,7 +61,7 @@ class Nat(DataPlane):
     def target(
         self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int
     ) -> tuple[IPAddress, int]:
-        """The node's address and the port published for the pod; for ICMP, and for ports not published, just the node."""
+        """The node's address, and the pod's published port; ICMP and ports that are not published stay as they are."""
         address = cluster.topology.underlay_address(destination.node, family)
         if protocol == "icmp" or port != self.port:
             return address, port
