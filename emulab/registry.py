@@ -8,22 +8,24 @@ line of metadata, and the built-in ones need no list.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from emulab.dataplane import DataPlane
 from emulab.errors import EmulabError, InputError, PluginError, nearest
 from emulab.model import Topology
 from emulab.topology import validate
 
+T = TypeVar("T")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -52,6 +54,11 @@ def plugin(name: str) -> type[DataPlane]:
     ]
     if len(planes) != 1 or getattr(planes[0], "name", None) != name:
         raise PluginError(f"plugin '{name}': one DataPlane class with name = \"{name}\" expected", module.__file__)
+    if missing := sorted(getattr(planes[0], "__abstractmethods__", ())):
+        raise PluginError(f"plugin '{name}': {planes[0].__name__} lacks {', '.join(missing)}", module.__file__)
+    if "__dataclass_fields__" not in vars(planes[0]):
+        message = f"plugin '{name}': {planes[0].__name__} is no dataclass, expected @dataclass(frozen=True)"
+        raise PluginError(message, module.__file__)
     return planes[0]
 
 
@@ -73,7 +80,7 @@ def options(plane: type[DataPlane], settings: Sequence[str]) -> DataPlane:
     missing = [f.name for f in fields(plane) if f.default is MISSING and f.default_factory is MISSING and f.name not in values]
     if missing:
         raise InputError(f"plugin '{plane.name}' needs --set {missing[0]}=…")
-    return plane(**values)
+    return _guarded("plugin", plane.name, lambda: plane(**values))
 
 
 def _value(key: str, text: str, kind: object) -> object:
@@ -127,15 +134,14 @@ def topology(spec: str) -> Topology:
     build = getattr(module, "topology", None)
     if not callable(build):
         raise PluginError(f"topology '{name}': a function topology(…) expected", module.__file__)
-    if len(numbers) > build.__code__.co_argcount:
-        raise InputError(f"topology {spec}: too many numbers, expected {_summary(entry.module)}")
     try:
-        made: Topology = build(*numbers)
-    except EmulabError:
-        raise
-    except Exception as error:
-        raise _broken("topology", name, error) from error
-    validate(made)
+        inspect.signature(build).bind(*numbers)
+    except TypeError as error:
+        raise InputError(f"topology {spec}: {error}, expected {_summary(entry.module)}") from None
+    made: object = _guarded("topology", name, lambda: build(*numbers))
+    if not isinstance(made, Topology):
+        raise PluginError(f"topology '{name}': expected a Topology, got {type(made).__name__}", module.__file__)
+    _guarded("topology", name, lambda: validate(made))
     return made
 
 
@@ -143,15 +149,13 @@ def topology(spec: str) -> Topology:
 def _catalogue(group: str) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     for point in entry_points(group=group):
-        try:
-            package = importlib.import_module(point.value)
-        except Exception as error:
-            raise _broken("entry point", f"{group}: {point.value}", error) from error
-        entries = {m.name: _Entry(f"{point.value}.{m.name}") for m in pkgutil.iter_modules(package.__path__)}
-        entries |= {
-            path.stem: _Entry(str(path), path) for folder in package.__path__ for path in Path(folder).glob("*.yaml")
-        }
-        for name, entry in entries.items():
+        package = _load(point.value, "entry point", f"{group}: {point.name}")
+        folders = getattr(package, "__path__", None)
+        if folders is None:
+            raise PluginError(f"entry point '{group}: {point.name}': {point.value} is no package", package.__file__)
+        entries = [(m.name, _Entry(f"{point.value}.{m.name}")) for m in pkgutil.iter_modules(folders)]
+        entries += [(path.stem, _Entry(str(path), path)) for folder in folders for path in Path(folder).glob("*.yaml")]
+        for name, entry in entries:
             if name.startswith("_"):
                 continue
             if name in found and found[name] != entry:
@@ -163,11 +167,21 @@ def _catalogue(group: str) -> dict[str, _Entry]:
 def _load(module: str, kind: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(kind, name, error) from error
 
 
-def _broken(kind: str, name: str, error: Exception) -> PluginError:
+def _guarded(kind: str, name: str, work: Callable[[], T]) -> T:
+    """Call into somebody's code; what is none of our errors becomes a `PluginError`."""
+    try:
+        return work()
+    except EmulabError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _broken(kind, name, error) from error
+
+
+def _broken(kind: str, name: str, error: BaseException) -> PluginError:
     """A module that raised, as one line with the place."""
     if isinstance(error, SyntaxError):
         return PluginError(f"{kind} '{name}': {error.msg}", error.filename, error.lineno)

@@ -13,6 +13,7 @@ from emulab.model import IPAddress, IPInterface, IPNetwork, Link, Node, Pod, Seg
 from emulab.topology import problems
 
 _DEFAULT_SEGMENT = ("lan", ("192.168.50.0/24", "fd00:50::/64"))
+_MOST_PODS = 1000  # on one node, where their number is all that is given
 _RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -31,8 +32,9 @@ class _At:
         if not isinstance(self.value, dict):
             self.fail(f"a mapping expected, got {_kind(self.value)}")
         found = {}
+        lines = self.value.lc.data or {}  # type: ignore[attr-defined]  # without the keys that a merge (<<) brings in
         for key, value in self.value.items():
-            line = self.value.lc.data[key][0] + 1  # type: ignore[attr-defined]
+            line = lines[key][0] + 1 if key in lines else self.line
             if not isinstance(key, str):
                 _At(key, line, self.where, self.file).fail(f"a name expected, got {key!r} (put it in quotes)")
             if keys and key not in keys:
@@ -58,18 +60,22 @@ class _At:
 
     def network(self) -> IPNetwork:
         try:
+            if "/" not in self.text():
+                raise ValueError(f"'{self.value}' has no prefix length")
             return ip_network(self.text())
         except ValueError as error:
             self.fail(f"a network expected, e.g. 10.1.0.0/16: {error}")
 
     def address(self) -> IPAddress:
         try:
+            if "%" in self.text():
+                raise ValueError(f"'{self.value}' has a zone")
             return ip_address(self.text())
         except ValueError as error:
             self.fail(f"an address expected, e.g. 10.1.1.1: {error}")
 
     def quantity(self, units: dict[str, Any], example: str) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z%]+)", str(self.value))
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([a-z%]+)", str(self.value))
         if not match or match[2] not in units:
             self.fail(f"'{self.value}' is no quantity: expected e.g. {example} (units: {', '.join(units)})")
         return float(match[1]) * float(units[match[2]])
@@ -114,7 +120,7 @@ def read(path: Path, name: str | None = None) -> Topology:
 
 def description(path: Path) -> str:
     """A file's one-line summary, without reading the rest."""
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("description:"):
             return line.partition(":")[2].strip().strip("\"'")
     return ""
@@ -125,7 +131,7 @@ def _load(path: Path, file: str) -> Any:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        content = path.read_text()
+        content = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read the topology: {error.strerror}", str(path)) from None
     except UnicodeDecodeError:
@@ -149,6 +155,8 @@ def _segments(at: _At | None, lines: dict[tuple[str, str], int]) -> Iterator[Seg
     if at is None:
         yield Segment(_DEFAULT_SEGMENT[0], tuple(map(ip_network, _DEFAULT_SEGMENT[1])))
         return
+    if not at.mapping():
+        at.fail("at least one segment expected")
     for name, one in at.mapping().items():
         lines["segment", name] = one.line
         entries = one.mapping("subnets", "mtu")
@@ -216,6 +224,8 @@ def _pods(node: str, at: _At | None, lines: dict[tuple[str, str], int]) -> Itera
     if at is None:
         return
     if isinstance(at.value, int) and not isinstance(at.value, bool):
+        if not 0 <= at.value <= _MOST_PODS:
+            at.fail(f"0 to {_MOST_PODS} pods expected, got {at.value}")
         for index in range(1, at.value + 1):
             pod = Pod(f"{node.removeprefix('node-')}{'-' if node[-1].isdigit() else ''}{index}", node)
             lines["pod", pod.key] = at.line
