@@ -106,14 +106,15 @@ def bridged(
     mtu: int,
     prefix: Callable[[IPAddress], int],
     pod_routes: Callable[[Endpoint], Iterator[KernelObject]],
+    always: bool = False,
 ) -> State:
     """Pods as ports of a bridge that holds their gateway address: Flannel's cni0, Weave's weave.
 
     ``prefix`` gives the prefix length of an address in the pod network, ``pod_routes`` what a pod's namespace holds
-    besides its address.  A node without pods has no bridge: the CNI plugin makes it at the first ADD.
+    besides its address.  A node without pods has no bridge, unless ``always``: the CNI plugin makes it at the first ADD.
     """
     endpoints = cluster.endpoints_on(node)
-    if not endpoints:
+    if not endpoints and not always:
         return {}
     here: list[KernelObject] = [Bridge(bridge, mtu, mac)]
     here += [_pair(e, host_end(e), mtu) for e in endpoints]

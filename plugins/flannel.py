@@ -104,7 +104,7 @@ class Flannel(DataPlane):
             prefix=lambda address: leases[address.version].prefixlen,
             pod_routes=lambda _: iter(pod_routes),
         )
-        return merge({node: tuple(objects)}, pods)
+        return merge({node: tuple(objects)}, pods)  # families on one device share the FDB entries
 
     def _vteps(self, topology: Topology, node: str, leases: dict[int, IPNetwork]) -> Iterator[KernelObject]:
         """A device per outer family, with the leases' first addresses as /32 and /128, which bring no route along."""

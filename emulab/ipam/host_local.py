@@ -128,20 +128,23 @@ class HostLocal:
     def _claimed(self, topology: Topology) -> dict[str, dict[int, IPNetwork]]:
         """Per node and family the lease that the topology fixes, openly or by a pod's address."""
         claims: dict[str, dict[int, IPNetwork]] = {node.name: {} for node in topology.nodes}
+        reasons: list[tuple[IPNetwork, str]] = []
         for node in topology.nodes:
             for lease in node.pod_cidrs:
                 self._piece(f"node {node.name}", lease)
                 _check_room(f"node {node.name}: pod CIDR", lease)
                 claims[node.name][lease.version] = lease
+                reasons.append((lease, f"node {node.name}"))
         for pod in topology.pods:
             for address in pod.addresses:
                 piece = self._piece(f"pod {pod.key}", ipaddress.ip_network(address))
-                claims[pod.node].setdefault(address.version, piece)
-        everything = [(node, lease) for node, leases in claims.items() for lease in leases.values()]
-        everything.sort(key=lambda claim: (claim[1].version, int(claim[1].network_address)))
-        for (one, lower), (other, upper) in pairwise(everything):
+                if address.version not in claims[pod.node]:
+                    claims[pod.node][address.version] = piece
+                    reasons.append((piece, f"node {pod.node} (for pod {pod.key})"))
+        reasons.sort(key=lambda reason: (reason[0].version, int(reason[0].network_address)))
+        for (lower, one), (upper, other) in pairwise(reasons):
             if lower.version == upper.version and lower.overlaps(upper):
-                raise InputError(f"node {other}: lease {upper} overlaps {lower} of node {one}")
+                raise InputError(f"{other}: lease {upper} overlaps {lower} of {one}")
         return claims
 
     def _piece(self, owner: str, network: IPNetwork) -> IPNetwork:
