@@ -84,7 +84,12 @@ class Weave(DataPlane):
         ids = _short_ids(topology)
         path = _path(topology, source.node, destination.node)
         tunnels = tuple(
-            Tunnel(topology.underlay_address(here), topology.underlay_address(there), self.port, _vni(ids[here], ids[there]))
+            Tunnel(
+                topology.underlay_address(here),
+                topology.underlay_address(there),
+                self.port,
+                _vni(ids[here], ids[there]),
+            )
             for here, there in zip(path, path[1:], strict=False)
         )
         return Wire(0, mtu, tunnels)
@@ -123,7 +128,9 @@ class Weave(DataPlane):
             pod_routes=pod_routes,
             always=True,
         )
-        return merge({node: tuple(objects)}, pods, {node: (BridgePort("vethwe-bridge", "weave"), *_expose(cluster, node))})
+        return merge(
+            {node: tuple(objects)}, pods, {node: (BridgePort("vethwe-bridge", "weave"), *_expose(cluster, node))}
+        )
 
     def _tunnel(self, topology: Topology, node: str, peer: str, ids: dict[str, int]) -> Iterator[KernelObject]:
         device = _device(ids[peer])
@@ -131,7 +138,9 @@ class Weave(DataPlane):
         vni = _vni(ids[node], ids[peer])
         uplink = topology.uplink(node).interface
         mesh = not topology.cut
-        yield Vxlan(device, vni, local, uplink, self.port, remote, self._mtu(topology), learning=mesh, dont_fragment=True)
+        yield Vxlan(
+            device, vni, local, uplink, self.port, remote, self._mtu(topology), learning=mesh, dont_fragment=True
+        )
         yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
         yield BridgePort(device, "datapath", isolated=mesh, learning=mesh, flood=mesh)
         yield Up(device)
@@ -188,7 +197,9 @@ def _next_hop(tree: dict[str, str], here: str, destination: str) -> str:
     return destination
 
 
-def _relaying(cluster: Cluster, node: str, ids: dict[str, int], trees: dict[str, dict[str, str]]) -> Iterator[KernelObject]:
+def _relaying(
+    cluster: Cluster, node: str, ids: dict[str, int], trees: dict[str, dict[str, str]]
+) -> Iterator[KernelObject]:
     """Where every MAC is, and which tunnels a broadcast of each leaves by: it goes to the children in its source's tree."""
     macs = {n.name: [_bridge_mac(n.name), *(e.mac for e in cluster.endpoints_on(n.name))] for n in cluster.nodes}
     elements = []
@@ -235,4 +246,6 @@ def _expose(cluster: Cluster, node: str) -> Iterator[KernelObject]:
         )
         kind = "ipv4_addr" if family == 4 else "ipv6_addr"
         members = [f"add element {ip} weave weaver-no-masq-local {{ {', '.join(local)} }}"] if local else []
-        yield NftTable(ip, "weave", (f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}", *members, *table.rules))
+        yield NftTable(
+            ip, "weave", (f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}", *members, *table.rules)
+        )

@@ -83,7 +83,11 @@ class Ring:
     def _free(self, piece: IPNetwork) -> Iterator[IPAddress]:
         for offset in range(piece.num_addresses):
             address: IPAddress = piece.network_address + offset
-            if address not in self._used and address not in self._fixed and address not in _ends(self._cidrs[piece.version]):
+            if (
+                address not in self._used
+                and address not in self._fixed
+                and address not in _ends(self._cidrs[piece.version])
+            ):
                 yield address
 
     def _take(self, pod: Pod, family: int) -> IPAddress:
@@ -102,19 +106,27 @@ class Ring:
         if not pieces and self._ask(node, family):
             pieces = self._pieces(node, family)
         for piece in sorted(pieces, key=lambda piece: -piece.num_addresses):
-            first = next(a for a in (piece.network_address, piece.network_address + 1) if a not in _ends(self._cidrs[family]))
+            first = next(
+                a for a in (piece.network_address, piece.network_address + 1) if a not in _ends(self._cidrs[family])
+            )
             if first in piece and first not in self._fixed and first not in self._used:
                 return first
             for offset in range(2, min(piece.num_addresses, 1024) + 1):
                 address: IPAddress = piece.broadcast_address - offset + 1
-                if address not in self._fixed and address not in self._used and address not in _ends(self._cidrs[family]):
+                if (
+                    address not in self._fixed
+                    and address not in self._used
+                    and address not in _ends(self._cidrs[family])
+                ):
                     return address
         raise InputError(f"node {node}: no free address left in {self._cidrs[family]} for its bridge")
 
     def _ask(self, node: str, family: int) -> bool:
         """Get a piece from the peer with the largest free piece; returns whether anybody had one."""
         used = {a for a in (*self._used, *self._fixed) if a.version == family}
-        for piece in sorted((p for p in self._owners if p.version == family), key=lambda p: (p.prefixlen, int(p.network_address))):
+        for piece in sorted(
+            (p for p in self._owners if p.version == family), key=lambda p: (p.prefixlen, int(p.network_address))
+        ):
             if self._owners[piece] == node:
                 continue
             while piece.prefixlen < piece.max_prefixlen:

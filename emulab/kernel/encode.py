@@ -71,7 +71,9 @@ def veth_from_peer(thing: Veth, here: Namespace, there: Namespace) -> Request:
     indices: the kernel takes a link that "hangs on itself" for one whose carrier may be announced up to a second later
     (linkwatch_urgent_event in net/core/link_watch.c).
     """
-    host = ifinfomsg.pack(0, 0, here.take_index(thing.name, unlike=there.next_index), 0, 0) + string(nl.IFLA_IFNAME, thing.name)
+    host = ifinfomsg.pack(0, 0, here.take_index(thing.name, unlike=there.next_index), 0, 0) + string(
+        nl.IFLA_IFNAME, thing.name
+    )
     host += u32(nl.IFLA_MTU, thing.mtu) + u32(nl.IFLA_NET_NS_FD, here.net)
     if thing.mac:
         host += attribute(nl.IFLA_ADDRESS, mac_bytes(thing.mac))
@@ -238,7 +240,11 @@ def _(thing: Sysctl, namespace: Namespace) -> list[Request]:
     value = struct.pack("=Q", int(thing.value) * milliseconds) if milliseconds else struct.pack("=I", int(thing.value))
     parameters = u32(1, namespace.links[device.replace("/", ".")]) + attribute(attribute_, value)
     four = family == "ipv4"
-    body = struct.pack("=Bxxx", _FAMILY[4 if four else 6]) + string(1, "arp_cache" if four else "ndisc_cache") + attribute(6, parameters)
+    body = (
+        struct.pack("=Bxxx", _FAMILY[4 if four else 6])
+        + string(1, "arp_cache" if four else "ndisc_cache")
+        + attribute(6, parameters)
+    )
     return [Request(nl.RTM_SETNEIGHTBL, 0, body)]
 
 
