@@ -76,7 +76,9 @@ class DataPlane(ABC):
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         """What the underlay carries from one pod to another."""
 
-    def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
+    def target(
+        self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int
+    ) -> tuple[IPAddress, int]:
         """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""
         return destination.address(family), port
 
@@ -106,14 +108,15 @@ def bridged(
     mtu: int,
     prefix: Callable[[IPAddress], int],
     pod_routes: Callable[[Endpoint], Iterator[KernelObject]],
+    always: bool = False,
 ) -> State:
     """Pods as ports of a bridge that holds their gateway address: Flannel's cni0, Weave's weave.
 
     ``prefix`` gives the prefix length of an address in the pod network, ``pod_routes`` what a pod's namespace holds
-    besides its address.  A node without pods has no bridge: the CNI plugin makes it at the first ADD.
+    besides its address.  A node without pods has no bridge, unless ``always``: the CNI plugin makes it at the first ADD.
     """
     endpoints = cluster.endpoints_on(node)
-    if not endpoints:
+    if not endpoints and not always:
         return {}
     here: list[KernelObject] = [Bridge(bridge, mtu, mac)]
     here += [_pair(e, host_end(e), mtu) for e in endpoints]
@@ -180,9 +183,13 @@ def room_for(topology: Topology, overhead: int, mtu: int | None, minimum: int) -
     room = underlay - overhead
     chosen = room if mtu is None else mtu
     if chosen > room:
-        raise InputError(f"mtu {chosen} does not fit: the underlay carries {underlay} bytes, {overhead} of them overhead")
+        raise InputError(
+            f"mtu {chosen} does not fit: the underlay carries {underlay} bytes, {overhead} of them overhead"
+        )
     if chosen < minimum:
-        raise InputError(f"MTU too small: {underlay} on the underlay leaves {chosen} bytes to pods, at least {minimum} needed")
+        raise InputError(
+            f"MTU too small: {underlay} on the underlay leaves {chosen} bytes to pods, at least {minimum} needed"
+        )
     return chosen
 
 

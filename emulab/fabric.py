@@ -63,7 +63,12 @@ def legs(topology: Topology) -> list[tuple[str, Segment, str]]:
 def uplink(topology: Topology, link: Link) -> Veth:
     """A node's link as the pair that makes it; the object belongs to the switches' namespace."""
     return Veth(
-        switch_port(topology, link), link.interface, link.node, link.node, link.mtu, peer_mac=mac_of(link.addresses[0].ip, "02:00")
+        switch_port(topology, link),
+        link.interface,
+        link.node,
+        link.node,
+        link.mtu,
+        peer_mac=mac_of(link.addresses[0].ip, "02:00"),
     )
 
 
@@ -80,7 +85,11 @@ def outside_link() -> Veth:
 def switch(topology: Topology, segment: Segment) -> list[KernelObject]:
     """One segment: its bridge and ports, without the pairs themselves."""
     name = interface_name(segment.name)
-    objects: list[KernelObject] = [Bridge(name, segment.mtu), Sysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1"), Up(name)]
+    objects: list[KernelObject] = [
+        Bridge(name, segment.mtu),
+        Sysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1"),
+        Up(name),
+    ]
     ports = [(switch_port(topology, link), link) for link in topology.links if link.segment == segment.name]
     ports += [(port, None) for _, leg, port in legs(topology) if leg == segment]  # type: ignore[misc]
     for port, link in ports:
@@ -129,7 +138,9 @@ def gateway(topology: Topology) -> list[KernelObject]:
     objects = [*_at_once(), Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv6.conf.all.forwarding", "1")]
     for interface, segment, _ in legs(topology):
         objects += _interface(interface, gateway_addresses(segment))
-    outside = [ipaddress.ip_interface(f"{a.network.network_address + 1}/{a.network.prefixlen}") for a in OUTSIDE_ADDRESSES]
+    outside = [
+        ipaddress.ip_interface(f"{a.network.network_address + 1}/{a.network.prefixlen}") for a in OUTSIDE_ADDRESSES
+    ]
     objects += _interface(_OUTSIDE_PORT, tuple(outside))
     pairs = [
         f"{one.ip} . {two.ip}"

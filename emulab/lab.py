@@ -115,9 +115,7 @@ class Lab:
         self._round += 1
         families = tuple(f for f in self.cluster.topology.families if f in (probing.families or (f,)))
         wanted = Wanted(self.cluster, self.plane, probing.protocols, families, self._round)
-        result = RunResult(
-            self.plane.name, self.plane.options(), self.cluster, timings=self.timings, taps=probing.taps
-        )
+        result = RunResult(self.plane.name, self.plane.options(), self.cluster, timings=self.timings, taps=probing.taps)
         with self.phase("probe"):
             neighbours.prime(self.namespaces, self.cluster, self.plan)
             pairs: Iterable[Flow] = wanted.between_pods()
@@ -126,7 +124,10 @@ class Lab:
                     result.flows.blocks, unproven = self._mesh(wanted, probing, families, on_progress)
                 pairs = wanted.between_pods(unproven)
             # Not before the mesh: an event for each of a million connections would cost more than the exchange.
-            where = [*(node.name for node in self.cluster.nodes), *(endpoint.key for endpoint in self.cluster.endpoints)]
+            where = [
+                *(node.name for node in self.cluster.nodes),
+                *(endpoint.key for endpoint in self.cluster.endpoints),
+            ]
             with closing(conntrack.Watch(self.namespaces, where)) as watch:
                 self._watch(wanted, pairs, probing, families, result, on_progress, on_frame)
                 attribution.explain(self.namespaces, result, watch.translated())
@@ -171,7 +172,9 @@ class Lab:
                 flow = outcome.flow
                 wire = None
                 if flow.kind is Kind.POD and probing.taps == "every":
-                    wire = self.plane.wire(self.cluster, endpoints[flow.source], endpoints[flow.destination], flow.family)
+                    wire = self.plane.wire(
+                        self.cluster, endpoints[flow.source], endpoints[flow.destination], flow.family
+                    )
                 judged = judge(
                     flow,
                     outcome.seen,
@@ -185,8 +188,12 @@ class Lab:
                     on_progress(count, len(flows))
             if probing.mtu and "icmp" in probing.protocols:
                 sized = list(wanted.full_size())
-                outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
-                result.mtu = [self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
+                outcomes = {
+                    o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))
+                }
+                result.mtu = [
+                    self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized
+                ]
 
     def _mesh(
         self,
@@ -261,5 +268,3 @@ class Lab:
 
 def _source(address: str | None) -> IPAddress | None:
     return ip_address(address) if address else None
-
-

@@ -168,7 +168,7 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        by = f" by {self.rule}" if self.rule else ""
+        by = f" by {self.rule}" if self.rule and self.rule != self.after else ""
         return f"{self.field} of the {self.leg} {self.before} -> {self.after} at {self.place}{by}"
 
 

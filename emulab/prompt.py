@@ -88,7 +88,19 @@ class Prompt(CLI):  # type: ignore[misc]
         self.waitForNode(node)
 
 
-for _foreign in ("dpctl", "gterm", "iperf", "iperfudp", "links", "net", "pingallfull", "pingpairfull", "ports", "px", "py"):
+for _foreign in (
+    "dpctl",
+    "gterm",
+    "iperf",
+    "iperfudp",
+    "links",
+    "net",
+    "pingallfull",
+    "pingpairfull",
+    "ports",
+    "px",
+    "py",
+):
     setattr(Prompt, f"do_{_foreign}", None)
 for _foreign in ("switch", "x", "xterm", "wait", "link", "intfs", "dump", "pingall", "pingpair", "noecho"):
     setattr(Prompt, f"do_{_foreign}", None)

@@ -348,7 +348,9 @@ def merge(*states: State) -> State:
 def diff(before: State, after: State) -> Diff:
     """The changes from ``before`` to ``after``; an object whose identity stays but whose value changes is in both."""
 
-    def missing(here: State, there: State, order: Callable[[tuple[KernelObject, ...]], Iterable[KernelObject]]) -> State:
+    def missing(
+        here: State, there: State, order: Callable[[tuple[KernelObject, ...]], Iterable[KernelObject]]
+    ) -> State:
         found = {}
         for namespace, objects in here.items():
             others = set(there.get(namespace, ()))
@@ -363,5 +365,3 @@ def diff(before: State, after: State) -> Diff:
 def shell_lines(objects: Iterable[KernelObject]) -> list[str]:
     """The `ip`, `bridge`, `nft`, `sysctl` lines that a person would type inside the namespace."""
     return [line for o in objects for line in o.lines()]
-
-

@@ -31,6 +31,7 @@ from emulab.state import (
     shell_lines,
 )
 
+_TRANSACTION = 200  # nft commands: an ordinary user's socket buffer does not hold much more
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
@@ -64,10 +65,14 @@ def add(namespaces: Namespaces, state: State) -> None:
 
 
 def _is_netlink(thing: KernelObject) -> bool:
-    return not isinstance(thing, (Sysctl, NftTable, Offload, RateLimit))
+    if isinstance(thing, Sysctl):
+        return encode.is_neighbour_parameter(thing.key)
+    return not isinstance(thing, (NftTable, Offload, RateLimit))
 
 
-def _add(namespace: Namespace, objects: Iterable[KernelObject], first: Iterable[tuple[KernelObject, Request]] = ()) -> None:
+def _add(
+    namespace: Namespace, objects: Iterable[KernelObject], first: Iterable[tuple[KernelObject, Request]] = ()
+) -> None:
     batch = list(first)
     for thing in objects:
         if _is_netlink(thing):
@@ -84,7 +89,7 @@ def _remove(namespace: Namespace, objects: Iterable[KernelObject]) -> None:
     for thing in objects:
         if isinstance(thing, NftTable):
             _nft(namespace, thing, f"delete table {thing.family} {thing.name}")
-        elif _is_netlink(thing):
+        elif _is_netlink(thing) and not isinstance(thing, Sysctl):
             _execute(namespace, [(thing, request) for request in encode.removed(thing, namespace)])
 
 
@@ -113,7 +118,9 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
             with open(f"/proc/sys/{path}", "w") as file:
                 file.write(thing.value)
         elif isinstance(thing, NftTable):
-            _nft(namespace, thing, "\n".join((f"add table {thing.family} {thing.name}", *thing.rules)))
+            commands = (f"add table {thing.family} {thing.name}", *thing.rules)
+            for start in range(0, len(commands), _TRANSACTION):
+                _nft(namespace, thing, "\n".join(commands[start : start + _TRANSACTION]))
         elif isinstance(thing, Offload):
             _set_offload(thing)
         elif isinstance(thing, RateLimit):
@@ -141,6 +148,8 @@ def _shape(thing: RateLimit) -> None:
     for line in thing.lines():
         done = subprocess.run(line.split(), capture_output=True, text=True)
         if done.returncode and "unknown" in done.stderr:
-            raise MachineError(f"this kernel cannot shape {thing.device}: modprobe sch_netem sch_tbf ({done.stderr.strip()})")
+            raise MachineError(
+                f"this kernel cannot shape {thing.device}: modprobe sch_netem sch_tbf ({done.stderr.strip()})"
+            )
         if done.returncode:
             raise OSError(0, done.stderr.strip())

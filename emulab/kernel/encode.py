@@ -22,6 +22,7 @@ from emulab.state import (
     KernelObject,
     Neighbor,
     Route,
+    Sysctl,
     Up,
     Veth,
     Vxlan,
@@ -70,7 +71,9 @@ def veth_from_peer(thing: Veth, here: Namespace, there: Namespace) -> Request:
     indices: the kernel takes a link that "hangs on itself" for one whose carrier may be announced up to a second later
     (linkwatch_urgent_event in net/core/link_watch.c).
     """
-    host = ifinfomsg.pack(0, 0, here.take_index(thing.name, unlike=there.next_index), 0, 0) + string(nl.IFLA_IFNAME, thing.name)
+    host = ifinfomsg.pack(0, 0, here.take_index(thing.name, unlike=there.next_index), 0, 0) + string(
+        nl.IFLA_IFNAME, thing.name
+    )
     host += u32(nl.IFLA_MTU, thing.mtu) + u32(nl.IFLA_NET_NS_FD, here.net)
     if thing.mac:
         host += attribute(nl.IFLA_ADDRESS, mac_bytes(thing.mac))
@@ -214,6 +217,35 @@ def _(thing: FdbEntry, namespace: Namespace) -> list[Request]:
 @removed.register
 def _(thing: FdbEntry, namespace: Namespace) -> list[Request]:
     return [Request(nl.RTM_DELNEIGH, 0, _fdb(thing, namespace))]
+
+
+_NEIGHBOUR_PARAMETERS = {  # NDTPA_* of linux/neighbour.h, and milliseconds per unit of the sysctl; 0: a plain number
+    "base_reachable_time": (4, 1000),
+    "delay_first_probe_time": (7, 1000),
+    "ucast_solicit": (10, 0),
+    "proxy_delay": (13, 10),  # in ticks of USER_HZ
+}
+
+
+def is_neighbour_parameter(key: str) -> bool:
+    """Whether a sysctl belongs to the neighbour tables, whose files an ordinary user's namespaces do not have."""
+    return key.split(".")[2:3] == ["neigh"]
+
+
+@added.register
+def _(thing: Sysctl, namespace: Namespace) -> list[Request]:
+    """net.<family>.neigh.<device>.<parameter>, by RTM_SETNEIGHTBL (rtnetlink(7))."""
+    _, family, _, device, name = thing.key.split(".")
+    attribute_, milliseconds = _NEIGHBOUR_PARAMETERS[name]
+    value = struct.pack("=Q", int(thing.value) * milliseconds) if milliseconds else struct.pack("=I", int(thing.value))
+    parameters = u32(1, namespace.links[device.replace("/", ".")]) + attribute(attribute_, value)
+    four = family == "ipv4"
+    body = (
+        struct.pack("=Bxxx", _FAMILY[4 if four else 6])
+        + string(1, "arp_cache" if four else "ndisc_cache")
+        + attribute(6, parameters)
+    )
+    return [Request(nl.RTM_SETNEIGHTBL, 0, body)]
 
 
 def extern_learned(namespace: Namespace, device: str, address: IPAddress, mac: str) -> Request:

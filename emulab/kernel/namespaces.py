@@ -124,7 +124,9 @@ class Namespaces:
                 syscalls.mount("tmpfs", "/run", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755")
                 os.mkdir("/run/netns", 0o755)
                 try:
-                    syscalls.mount("sysfs", "/sys", "sysfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+                    syscalls.mount(
+                        "sysfs", "/sys", "sysfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+                    )
                 except PermissionError:
                     pass  # inside some containers; /sys then shows the interfaces of whoever mounted it
                 return os.open(_OWN_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)

@@ -42,7 +42,9 @@ def template(family: int, protocol: str, size: int) -> Template:
     checksum = transport + (2 if protocol == "icmp" else 6)
     number = 17 if protocol == "udp" else 58
     blank = packet[:checksum] + b"\0\0" + packet[checksum + 2 :]
-    return Template(blank, 12 if family == 4 else 8, transport, checksum, 0 if (family, protocol) == (4, "icmp") else number)
+    return Template(
+        blank, 12 if family == 4 else 8, transport, checksum, 0 if (family, protocol) == (4, "icmp") else number
+    )
 
 
 def request(flow: Flow, round_: int, size: int = payload.SIZE) -> bytes:

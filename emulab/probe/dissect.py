@@ -38,7 +38,9 @@ class Dissected(NamedTuple):
     outer: Outer | None
 
 
-def dissect(frame: bytes, tunnel_ports: Collection[int], offset: int = 14, outer: Outer | None = None) -> Dissected | None:
+def dissect(
+    frame: bytes, tunnel_ports: Collection[int], offset: int = 14, outer: Outer | None = None
+) -> Dissected | None:
     """What the frame carries innermost, or None for anything that no probe looks like."""
     try:
         kind = frame[offset - 2 : offset]
@@ -79,7 +81,21 @@ def dissect(frame: bytes, tunnel_ports: Collection[int], offset: int = 14, outer
     except (IndexError, struct.error):
         return None
     return Dissected(
-        family, protocol, source, destination, sport, dport, ttl, length, offset, start, echo, sequence, acknowledged, flags, outer
+        family,
+        protocol,
+        source,
+        destination,
+        sport,
+        dport,
+        ttl,
+        length,
+        offset,
+        start,
+        echo,
+        sequence,
+        acknowledged,
+        flags,
+        outer,
     )
 
 

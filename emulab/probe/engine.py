@@ -191,9 +191,10 @@ class Engine:
         if packet is None:
             return
         carried = payload.read(frame.data[packet.payload : packet.payload + payload.SIZE], self._round)
-        found = self._keys.get(
+        # What a packet carries says whose it is; a translated one may look like a packet of another flow.
+        found = self._carried(packet, carried) or self._keys.get(
             (packet.protocol, packet.source, packet.destination, packet.sport, packet.dport, packet.echo)
-        ) or self._rewritten(packet, carried)
+        )
         if found is None:
             return
         number, leg = found
@@ -222,8 +223,8 @@ class Engine:
         direction = "out" if frame.outbound else "in"
         outcome.seen.append(Observation(frame.time / 1e9, frame.place, direction, leg, headers, packet.outer, macs))
 
-    def _rewritten(self, packet: Dissected, carried: tuple[int, bytes] | None) -> tuple[int, str] | None:
-        """Recognise a packet whose headers are not those of any flow: by its payload, or a TCP handshake by its numbers."""
+    def _carried(self, packet: Dissected, carried: tuple[int, bytes] | None) -> tuple[int, str] | None:
+        """Recognise a packet whatever its headers say: by its payload, or a TCP handshake by its sequence numbers."""
         if carried is not None:
             return carried[0], "request" if carried[1] == payload.REQUEST and packet.echo != "reply" else "reply"
         if packet.protocol == 6 and packet.flags & SYN:
@@ -253,5 +254,3 @@ def watched(taps: str, pods: Sequence[str], nodes: Sequence[str]) -> list[str]:
 def place_of(name: str, nodes: Sequence[str]) -> Place | None:
     """The tap at the end of a flow: a pod's eth0, the outside host's; none for a node, which has many."""
     return None if name in nodes else Place(name, "eth0")
-
-

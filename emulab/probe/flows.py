@@ -47,7 +47,9 @@ class Flows:
             if self._both_have(source, destination, family):
                 address, port = self._plane.target(self._cluster, destination, family, protocol, PORT)
                 here = source.address(family)
-                yield self._flow(Kind.POD, source.key, destination.key, protocol, here, address, port, index[destination.key])
+                yield self._flow(
+                    Kind.POD, source.key, destination.key, protocol, here, address, port, index[destination.key]
+                )
 
     def to_themselves(self) -> bool:
         """Whether pods are met at their own addresses and ports, as on a flat network."""
@@ -73,7 +75,8 @@ class Flows:
                     address, port = self._plane.target(self._cluster, endpoint, family, protocol, PORT)
                     source = source_of(node.name, address)
                     if source is not None:
-                        yield self._flow(Kind.NODE, node.name, endpoint.key, protocol, source, address, port, index)
+                        number = len(self._cluster.endpoints) + 1 + index
+                        yield self._flow(Kind.NODE, node.name, endpoint.key, protocol, source, address, port, number)
 
     def to_outside(self) -> Iterator[Flow]:
         """Every pod to the host beyond the gateway."""
@@ -83,7 +86,14 @@ class Flows:
                 if any(a.version == family for a in endpoint.addresses) and self._has_underlay(endpoint.node, family):
                     source = endpoint.address(family)
                     yield self._flow(
-                        Kind.OUTSIDE, endpoint.key, OUTSIDE_HOST, protocol, source, outside[family], PORT, len(self._cluster.endpoints)
+                        Kind.OUTSIDE,
+                        endpoint.key,
+                        OUTSIDE_HOST,
+                        protocol,
+                        source,
+                        outside[family],
+                        PORT,
+                        len(self._cluster.endpoints),
                     )
 
     def full_size(self) -> Iterator[tuple[Flow, Flow, int]]:
@@ -98,9 +108,11 @@ class Flows:
                 seen.add(path)
                 for family in sorted({family for family, _ in self._shapes}):
                     mtu = self._plane.wire(self._cluster, source, destination, family).mtu
-                    yield self._sized(source, destination, family, mtu, 0x4000 + index), self._sized(
-                        source, destination, family, mtu + 1, 0x8000 + index
-                    ), mtu
+                    yield (
+                        self._sized(source, destination, family, mtu, 0x4000 + index),
+                        self._sized(source, destination, family, mtu + 1, 0x8000 + index),
+                        mtu,
+                    )
 
     def _sized(self, source: Endpoint, destination: Endpoint, family: int, length: int, sequence: int) -> Flow:
         here, there = source.address(family), destination.address(family)

@@ -50,7 +50,13 @@ class Host:
         report: Report,
         on_icmp: Callable[[IcmpError], None],
     ) -> None:
-        self._namespace, self._poller, self._round, self._report, self._on_icmp = namespace, poller, round_, report, on_icmp
+        self._namespace, self._poller, self._round, self._report, self._on_icmp = (
+            namespace,
+            poller,
+            round_,
+            report,
+            on_icmp,
+        )
         self._release = contextlib.ExitStack()
         self._raw: dict[int, socket.socket] = {}
         self._clients: set[tuple[int, bytes, int]] = set()

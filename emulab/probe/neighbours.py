@@ -59,11 +59,15 @@ def _networks(objects: tuple[KernelObject, ...]) -> tuple[IPNetwork, ...]:
     return tuple(network for network in networks if network.num_addresses > 1)
 
 
-def _gateways(node: tuple[KernelObject, ...], pod: tuple[KernelObject, ...], endpoint: Endpoint) -> Iterator[tuple[IPAddress, str]]:
+def _gateways(
+    node: tuple[KernelObject, ...], pod: tuple[KernelObject, ...], endpoint: Endpoint
+) -> Iterator[tuple[IPAddress, str]]:
     """A pod's next hops with their MACs: the bridge's that holds the address, else the host end's, which answers for all."""
     bridges = {thing.name: thing.mac for thing in node if isinstance(thing, Bridge)}
     holders = {thing.address.ip: bridges.get(thing.device) for thing in node if isinstance(thing, Address)}
-    host_end = next((thing.mac for thing in node if isinstance(thing, Veth) and thing.peer_namespace == endpoint.key), None)
+    host_end = next(
+        (thing.mac for thing in node if isinstance(thing, Veth) and thing.peer_namespace == endpoint.key), None
+    )
     for route in pod:
         if isinstance(route, Route) and route.via is not None:
             mac = holders.get(route.via) or host_end
