@@ -36,9 +36,7 @@ def explain(namespaces: Namespaces, result: RunResult, translated: Mapping[str, 
     for block in result.flows.blocks:
         pods = {str(endpoint.address(block.family)) for endpoint in block.endpoints}
         for sent, (name, entry) in hidden.items():
-            if {sent.source, sent.destination} <= pods and sent.protocol == PROTOCOL_NUMBERS[block.protocol][
-                block.family
-            ]:
+            if {sent.source, sent.destination} <= pods and sent.protocol == PROTOCOL_NUMBERS[block.protocol][block.family]:
                 result.findings.append(_unseen(name, entry))
 
 

@@ -76,9 +76,7 @@ class DataPlane(ABC):
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         """What the underlay carries from one pod to another."""
 
-    def target(
-        self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int
-    ) -> tuple[IPAddress, int]:
+    def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
         """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""
         return destination.address(family), port
 
@@ -183,13 +181,9 @@ def room_for(topology: Topology, overhead: int, mtu: int | None, minimum: int) -
     room = underlay - overhead
     chosen = room if mtu is None else mtu
     if chosen > room:
-        raise InputError(
-            f"mtu {chosen} does not fit: the underlay carries {underlay} bytes, {overhead} of them overhead"
-        )
+        raise InputError(f"mtu {chosen} does not fit: the underlay carries {underlay} bytes, {overhead} of them overhead")
     if chosen < minimum:
-        raise InputError(
-            f"MTU too small: {underlay} on the underlay leaves {chosen} bytes to pods, at least {minimum} needed"
-        )
+        raise InputError(f"MTU too small: {underlay} on the underlay leaves {chosen} bytes to pods, at least {minimum} needed")
     return chosen
 
 

@@ -55,8 +55,7 @@ def switch_port(topology: Topology, link: Link) -> str:
 def legs(topology: Topology) -> list[tuple[str, Segment, str]]:
     """The gateway's interfaces: (its name, the segment, the switch's port)."""
     return [
-        (f"eth{index}", segment, interface_name(f"{GATEWAY}-{segment.name}"))
-        for index, segment in enumerate(topology.segments)
+        (f"eth{index}", segment, interface_name(f"{GATEWAY}-{segment.name}")) for index, segment in enumerate(topology.segments)
     ]
 
 
@@ -138,9 +137,7 @@ def gateway(topology: Topology) -> list[KernelObject]:
     objects = [*_at_once(), Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv6.conf.all.forwarding", "1")]
     for interface, segment, _ in legs(topology):
         objects += _interface(interface, gateway_addresses(segment))
-    outside = [
-        ipaddress.ip_interface(f"{a.network.network_address + 1}/{a.network.prefixlen}") for a in OUTSIDE_ADDRESSES
-    ]
+    outside = [ipaddress.ip_interface(f"{a.network.network_address + 1}/{a.network.prefixlen}") for a in OUTSIDE_ADDRESSES]
     objects += _interface(_OUTSIDE_PORT, tuple(outside))
     pairs = [
         f"{one.ip} . {two.ip}"

@@ -172,9 +172,7 @@ class Lab:
                 flow = outcome.flow
                 wire = None
                 if flow.kind is Kind.POD and probing.taps == "every":
-                    wire = self.plane.wire(
-                        self.cluster, endpoints[flow.source], endpoints[flow.destination], flow.family
-                    )
+                    wire = self.plane.wire(self.cluster, endpoints[flow.source], endpoints[flow.destination], flow.family)
                 judged = judge(
                     flow,
                     outcome.seen,
@@ -186,14 +184,10 @@ class Lab:
                 result.flows.recorded.append(judged)
                 if on_progress:
                     on_progress(count, len(flows))
-            if probing.mtu and "icmp" in probing.protocols:
+            if probing.mtu and "icmp" in probing.protocols and wanted.to_themselves():
                 sized = list(wanted.full_size())
-                outcomes = {
-                    o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))
-                }
-                result.mtu = [
-                    self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized
-                ]
+                outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
+                result.mtu = [self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
 
     def _mesh(
         self,

@@ -138,9 +138,7 @@ class Topology:
         Raises `InputError` when the nodes have no underlay family in common.
         """
         if not self._underlay_families:
-            raise InputError(
-                "no underlay family is common to all nodes, expected IPv4 or IPv6 addresses on every uplink"
-            )
+            raise InputError("no underlay family is common to all nodes, expected IPv4 or IPv6 addresses on every uplink")
         return family if family in self._underlay_families else self._underlay_families[0]
 
     def adjacent(self, one: str, other: str) -> bool:

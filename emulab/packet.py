@@ -241,6 +241,9 @@ def judge(
         verdict = Verdict.DUPLICATED
         leg, copies = ("request", len(arrived)) if len(arrived) > 1 else ("reply", len(returned))
         findings.append(Finding("copies", "1", str(copies), str(ends[1 if leg == "request" else 0]), leg))
+    elif ends[1] and not arrived and flow.kind is Kind.POD:
+        verdict = Verdict.DROPPED
+        findings.append(Finding("delivery", f"arrival at {short(flow.destination)}", f"answered by another, {last}", last))
     if flow.kind is Kind.POD:
         if rewrites:
             verdict = Verdict.REWRITTEN
@@ -263,7 +266,7 @@ def _rewrites(flow: Flow, observations: Iterable[Observation]) -> Iterable[Findi
         sent = request if seen.leg == "request" else reply
         if seen.inner[:6] == sent:
             continue
-        for index, (before, after) in enumerate(zip(sent, seen.inner)):
+        for index, (before, after) in enumerate(zip(sent, seen.inner, strict=False)):
             name = _FIELDS[index] if flow.protocol != "icmp" else _ICMP_FIELDS[index]
             if before != after and (seen.leg, name) not in found:
                 found.add((seen.leg, name))

@@ -41,9 +41,7 @@ def guarded(plugin: str, work: Callable[[], T]) -> T:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise PluginError(
-            f"plugin '{plugin}' raised {type(error).__name__}: {error}", frame.filename, frame.lineno
-        ) from error
+        raise PluginError(f"plugin '{plugin}' raised {type(error).__name__}: {error}", frame.filename, frame.lineno) from error
 
 
 def _check_names(plugin: str, plan: State) -> None:

@@ -14,7 +14,7 @@ import traceback
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -77,9 +77,7 @@ def options(plane: type[DataPlane], settings: Sequence[str]) -> DataPlane:
         if key in values:
             raise InputError(f"--set {key}: given twice")
         values[key] = _value(key, text.strip(), known[key])
-    missing = [
-        f.name for f in fields(plane) if f.default is MISSING and f.default_factory is MISSING and f.name not in values
-    ]
+    missing = [f.name for f in fields(plane) if f.default is MISSING and f.default_factory is MISSING and f.name not in values]
     if missing:
         raise InputError(f"plugin '{plane.name}' needs --set {missing[0]}=…")
     return _guarded("plugin", plane.name, lambda: plane(**values))
@@ -132,9 +130,7 @@ def topology(spec: str) -> Topology:
         try:
             numbers.append(int(argument))
         except ValueError:
-            raise InputError(
-                f"topology {spec}: '{argument}' is no whole number, expected {_summary(entry.module)}"
-            ) from None
+            raise InputError(f"topology {spec}: '{argument}' is no whole number, expected {_summary(entry.module)}") from None
     build = getattr(module, "topology", None)
     if not callable(build):
         raise PluginError(f"topology '{name}': a function topology(…) expected", module.__file__)
@@ -149,7 +145,7 @@ def topology(spec: str) -> Topology:
     return made
 
 
-@lru_cache(maxsize=None)
+@cache
 def _catalogue(group: str) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     for point in entry_points(group=group):

@@ -12,9 +12,9 @@ from emulab.packet import Finding, Flow, FlowResult, Kind, MtuResult, Verdict
 
 @dataclass(frozen=True)
 class Block:
-    """All pod pairs of one family and protocol in compact form: ``delivered[destination][source]`` is 1 where a flow arrived as sent.
+    """All pod pairs of one family and protocol in compact form.
 
-    ``dports`` holds the destination port by source.
+    ``delivered[destination][source]`` is 1 where a flow arrived as sent; ``dports`` holds the destination port by source.
     """
 
     endpoints: Sequence[Endpoint]

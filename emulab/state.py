@@ -70,8 +70,7 @@ class Veth:
         peer_mac = f" address {self.peer_mac}" if self.peer_mac else ""
         netns = f" netns {self.peer_netns}" if self.peer_netns else ""
         yield (
-            f"ip link add name {self.name}{mac} mtu {self.mtu} type veth "
-            f"peer name {self.peer}{peer_mac} mtu {self.mtu}{netns}"
+            f"ip link add name {self.name}{mac} mtu {self.mtu} type veth peer name {self.peer}{peer_mac} mtu {self.mtu}{netns}"
         )
 
 
@@ -348,9 +347,7 @@ def merge(*states: State) -> State:
 def diff(before: State, after: State) -> Diff:
     """The changes from ``before`` to ``after``; an object whose identity stays but whose value changes is in both."""
 
-    def missing(
-        here: State, there: State, order: Callable[[tuple[KernelObject, ...]], Iterable[KernelObject]]
-    ) -> State:
+    def missing(here: State, there: State, order: Callable[[tuple[KernelObject, ...]], Iterable[KernelObject]]) -> State:
         found = {}
         for namespace, objects in here.items():
             others = set(there.get(namespace, ()))

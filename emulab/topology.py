@@ -96,7 +96,7 @@ def _networks(topology: Topology) -> Iterator[Complaint]:
         special = network.is_multicast or network.is_loopback or network.is_link_local
         if special or network.network_address.is_unspecified:
             yield Complaint(thing, f"{what} {network}: no host can have an address in it")
-    for (thing, what, network), (other_thing, other_what, other) in combinations([*outside, *under, *pods], 2):
+    for (_, what, network), (other_thing, other_what, other) in combinations([*outside, *under, *pods], 2):
         if network.version == other.version and network.overlaps(other):
             yield Complaint(other_thing, f"{other_what} {other} overlaps {what} {network}")
     for segment in topology.segments:
@@ -146,7 +146,9 @@ def _links(topology: Topology) -> Iterator[Complaint]:
         if not link.addresses or not _one_per_family(tuple(a.network for a in link.addresses)):
             yield Complaint(thing, f"node {link.node}: link to {link.segment}: one address per family expected")
         if link.mtu > segments[link.segment].mtu:
-            yield Complaint(thing, f"node {link.node}: MTU {link.mtu} exceeds {segments[link.segment].mtu} of segment {link.segment}")
+            yield Complaint(
+                thing, f"node {link.node}: MTU {link.mtu} exceeds segment {link.segment}'s {segments[link.segment].mtu}"
+            )
         for address in link.addresses:
             subnets = segments[link.segment].subnets
             if address.network not in subnets:

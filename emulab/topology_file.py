@@ -98,11 +98,7 @@ def read(path: Path, name: str | None = None) -> Topology:
     nodes, links, pods = [], [], []
     for node_name, at in entries["nodes"].mapping().items():
         lines["node", node_name] = at.line
-        node = (
-            at.mapping("pod-cidrs", "segment", "links", "pods", "mtu", "rate", "delay", "loss")
-            if at.value is not None
-            else {}
-        )
+        node = at.mapping("pod-cidrs", "segment", "links", "pods", "mtu", "rate", "delay", "loss") if at.value is not None else {}
         nodes.append(Node(node_name, tuple(_networks(node.get("pod-cidrs")))))
         links += list(_links(node_name, len(nodes), node, at, segments))
         pods += list(_pods(node_name, node.get("pods"), lines))
@@ -180,9 +176,7 @@ def _networks(at: _At | None) -> Iterator[IPNetwork]:
 def _links(node: str, number: int, entries: dict[str, _At], at: _At, segments: tuple[Segment, ...]) -> Iterator[Link]:
     """A node's links: those listed, or one described by the node's own entries."""
     if "links" not in entries:
-        yield _link(
-            node, number, "eth0", {k: v for k, v in entries.items() if k not in ("pods", "pod-cidrs")}, at, segments
-        )
+        yield _link(node, number, "eth0", {k: v for k, v in entries.items() if k not in ("pods", "pod-cidrs")}, at, segments)
         return
     for key in ("segment", "mtu", "rate", "delay", "loss"):
         if key in entries:
@@ -192,9 +186,7 @@ def _links(node: str, number: int, entries: dict[str, _At], at: _At, segments: t
         yield _link(node, number, f"eth{index}", keys, one, segments)
 
 
-def _link(
-    node: str, number: int, interface: str, entries: dict[str, _At], at: _At, segments: tuple[Segment, ...]
-) -> Link:
+def _link(node: str, number: int, interface: str, entries: dict[str, _At], at: _At, segments: tuple[Segment, ...]) -> Link:
     known = {segment.name: segment for segment in segments}
     name = entries["segment"].text() if "segment" in entries else segments[0].name
     if name not in known:

@@ -58,9 +58,7 @@ class Nat(DataPlane):
         """Plain packets; TTL loss as on the way through published ports."""
         return Wire(1 if source.node == destination.node else 2, self._mtu(cluster.topology))
 
-    def target(
-        self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int
-    ) -> tuple[IPAddress, int]:
+    def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
         """The node's address, and the pod's published port; ICMP and ports that are not published stay as they are."""
         address = cluster.topology.underlay_address(destination.node, family)
         if protocol == "icmp" or port != self.port:

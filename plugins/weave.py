@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
+from itertools import pairwise
 from typing import ClassVar
 
 from emulab.dataplane import DataPlane, Tunnel, Wire, bridged, forwarding, minimum_mtu, room_for
@@ -90,7 +91,7 @@ class Weave(DataPlane):
                 self.port,
                 _vni(ids[here], ids[there]),
             )
-            for here, there in zip(path, path[1:], strict=False)
+            for here, there in pairwise(path)
         )
         return Wire(0, mtu, tunnels)
 
@@ -128,9 +129,7 @@ class Weave(DataPlane):
             pod_routes=pod_routes,
             always=True,
         )
-        return merge(
-            {node: tuple(objects)}, pods, {node: (BridgePort("vethwe-bridge", "weave"), *_expose(cluster, node))}
-        )
+        return merge({node: tuple(objects)}, pods, {node: (BridgePort("vethwe-bridge", "weave"), *_expose(cluster, node))})
 
     def _tunnel(self, topology: Topology, node: str, peer: str, ids: dict[str, int]) -> Iterator[KernelObject]:
         device = _device(ids[peer])
@@ -138,9 +137,7 @@ class Weave(DataPlane):
         vni = _vni(ids[node], ids[peer])
         uplink = topology.uplink(node).interface
         mesh = not topology.cut
-        yield Vxlan(
-            device, vni, local, uplink, self.port, remote, self._mtu(topology), learning=mesh, dont_fragment=True
-        )
+        yield Vxlan(device, vni, local, uplink, self.port, remote, self._mtu(topology), learning=mesh, dont_fragment=True)
         yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
         yield BridgePort(device, "datapath", isolated=mesh, learning=mesh, flood=mesh)
         yield Up(device)
@@ -197,9 +194,7 @@ def _next_hop(tree: dict[str, str], here: str, destination: str) -> str:
     return destination
 
 
-def _relaying(
-    cluster: Cluster, node: str, ids: dict[str, int], trees: dict[str, dict[str, str]]
-) -> Iterator[KernelObject]:
+def _relaying(cluster: Cluster, node: str, ids: dict[str, int], trees: dict[str, dict[str, str]]) -> Iterator[KernelObject]:
     """Where every MAC is, and which tunnels a broadcast of each leaves by: it goes to the children in its source's tree."""
     macs = {n.name: [_bridge_mac(n.name), *(e.mac for e in cluster.endpoints_on(n.name))] for n in cluster.nodes}
     elements = []
@@ -213,7 +208,8 @@ def _relaying(
     rules += [f"add element bridge weave trees {{ {', '.join(elements)} }}"] if elements else []
     rules += [
         "add chain bridge weave forward { type filter hook forward priority 0 ; }",
-        'add rule bridge weave forward meta pkttype { broadcast, multicast } oifname "vxlan-*" ether saddr . oifname != @trees drop',
+        "add rule bridge weave forward meta pkttype { broadcast, multicast } "
+        'oifname "vxlan-*" ether saddr . oifname != @trees drop',
     ]
     yield NftTable("bridge", "weave", tuple(rules))
 
@@ -246,6 +242,4 @@ def _expose(cluster: Cluster, node: str) -> Iterator[KernelObject]:
         )
         kind = "ipv4_addr" if family == 4 else "ipv6_addr"
         members = [f"add element {ip} weave weaver-no-masq-local {{ {', '.join(local)} }}"] if local else []
-        yield NftTable(
-            ip, "weave", (f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}", *members, *table.rules)
-        )
+        yield NftTable(ip, "weave", (f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}", *members, *table.rules))

@@ -18,9 +18,7 @@ DEFAULT_TOPOLOGY, DEFAULT_PLUGIN = "flat", "flannel"
 def _complete_topology(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from emulab import registry
 
-    names = [
-        CompletionItem(name, help=text) for name, text in registry.topologies().items() if name.startswith(incomplete)
-    ]
+    names = [CompletionItem(name, help=text) for name, text in registry.topologies().items() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]
 
 
@@ -33,9 +31,7 @@ def _complete_plugin(_: click.Context, __: click.Parameter, incomplete: str) -> 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """[TOPOLOGY] --plugin P --set K=V"""
     for decorate in (
-        click.option(
-            "--set", "settings", metavar="K=V", multiple=True, help="An option of the plugin; may be repeated."
-        ),
+        click.option("--set", "settings", metavar="K=V", multiple=True, help="An option of the plugin; may be repeated."),
         click.option(
             "-p",
             "--plugin",

@@ -14,20 +14,15 @@ from emulab.cli import guarded
 from emulab.cli.options import cluster_options, design
 
 if TYPE_CHECKING:
-    from emulab.dataplane import DataPlane
     from emulab.lab import Lab, Probing
-    from emulab.model import Cluster
     from emulab.result import RunResult
-    from emulab.state import State
 
 PROTOCOLS = ("icmp", "udp", "tcp")
 
 
 @click.command("run", short_help="Build a cluster, prove that no packet is rewritten, leave no trace.")
 @cluster_options
-@click.option(
-    "--protocol", "protocols", type=click.Choice(PROTOCOLS), multiple=True, help="Probe this one; may be repeated."
-)
+@click.option("--protocol", "protocols", type=click.Choice(PROTOCOLS), multiple=True, help="Probe this one; may be repeated.")
 @click.option("--family", "families", type=click.Choice(["4", "6"]), multiple=True, help="Probe this IP family only.")
 @click.option(
     "--taps",
@@ -36,9 +31,7 @@ PROTOCOLS = ("icmp", "udp", "tcp")
     show_default=True,
     help="Watch every place, or only where packets leave and arrive (quicker).",
 )
-@click.option(
-    "--pcap", metavar="DIR", type=click.Path(), help="Write what the taps see as pcapng, for tshark and Wireshark."
-)
+@click.option("--pcap", metavar="DIR", type=click.Path(), help="Write what the taps see as pcapng, for tshark and Wireshark.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--cli", "prompt", is_flag=True, help="Drop into Mininet's prompt, pods included, before leaving.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the findings and the verdict.")

@@ -19,7 +19,7 @@ class Ring:
     """Implements `emulab.ipam.contract.Ipam`."""
 
     def __init__(self, topology: Topology) -> None:
-        self._cidrs = {cidr.version: cidr for cidr in topology.pod_cidrs}
+        self._cidrs: dict[int, IPNetwork] = {cidr.version: cidr for cidr in topology.pod_cidrs}
         self._order = [node.name for node in topology.nodes]
         self._owners: dict[IPNetwork, str] = {}
         for cidr in self._cidrs.values():
@@ -48,7 +48,7 @@ class Ring:
             del self._used[address]
 
     def allocate(self, pod: Pod) -> tuple[IPAddress, ...]:
-        fixed = {address.version: address for address in pod.addresses}
+        fixed: dict[int, IPAddress] = {address.version: address for address in pod.addresses}
         addresses = []
         for family in sorted(self._cidrs):
             address = fixed.get(family)
@@ -83,11 +83,7 @@ class Ring:
     def _free(self, piece: IPNetwork) -> Iterator[IPAddress]:
         for offset in range(piece.num_addresses):
             address: IPAddress = piece.network_address + offset
-            if (
-                address not in self._used
-                and address not in self._fixed
-                and address not in _ends(self._cidrs[piece.version])
-            ):
+            if address not in self._used and address not in self._fixed and address not in _ends(self._cidrs[piece.version]):
                 yield address
 
     def _take(self, pod: Pod, family: int) -> IPAddress:
@@ -106,18 +102,12 @@ class Ring:
         if not pieces and self._ask(node, family):
             pieces = self._pieces(node, family)
         for piece in sorted(pieces, key=lambda piece: -piece.num_addresses):
-            first = next(
-                a for a in (piece.network_address, piece.network_address + 1) if a not in _ends(self._cidrs[family])
-            )
+            first = next(a for a in (piece.network_address, piece.network_address + 1) if a not in _ends(self._cidrs[family]))
             if first in piece and first not in self._fixed and first not in self._used:
                 return first
             for offset in range(2, min(piece.num_addresses, 1024) + 1):
                 address: IPAddress = piece.broadcast_address - offset + 1
-                if (
-                    address not in self._fixed
-                    and address not in self._used
-                    and address not in _ends(self._cidrs[family])
-                ):
+                if address not in self._fixed and address not in self._used and address not in _ends(self._cidrs[family]):
                     return address
         raise InputError(f"node {node}: no free address left in {self._cidrs[family]} for its bridge")
 
@@ -143,7 +133,7 @@ class Ring:
     def _move(self, piece: IPNetwork, node: str) -> None:
         """``piece`` belongs to ``node`` from now on; what surrounds it stays with whom it was."""
         for held, owner in list(self._owners.items()):
-            if held.version != piece.version or owner == node and piece.subnet_of(held):  # type: ignore[arg-type]
+            if held.version != piece.version or (owner == node and piece.subnet_of(held)):  # type: ignore[arg-type]
                 continue
             if held.subnet_of(piece):  # type: ignore[arg-type]
                 self._owners[held] = node

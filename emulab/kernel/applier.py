@@ -70,9 +70,7 @@ def _is_netlink(thing: KernelObject) -> bool:
     return not isinstance(thing, (NftTable, Offload, RateLimit))
 
 
-def _add(
-    namespace: Namespace, objects: Iterable[KernelObject], first: Iterable[tuple[KernelObject, Request]] = ()
-) -> None:
+def _add(namespace: Namespace, objects: Iterable[KernelObject], first: Iterable[tuple[KernelObject, Request]] = ()) -> None:
     batch = list(first)
     for thing in objects:
         if _is_netlink(thing):
@@ -148,8 +146,6 @@ def _shape(thing: RateLimit) -> None:
     for line in thing.lines():
         done = subprocess.run(line.split(), capture_output=True, text=True)
         if done.returncode and "unknown" in done.stderr:
-            raise MachineError(
-                f"this kernel cannot shape {thing.device}: modprobe sch_netem sch_tbf ({done.stderr.strip()})"
-            )
+            raise MachineError(f"this kernel cannot shape {thing.device}: modprobe sch_netem sch_tbf ({done.stderr.strip()})")
         if done.returncode:
             raise OSError(0, done.stderr.strip())

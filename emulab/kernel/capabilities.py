@@ -76,9 +76,7 @@ def kernel_checks(scratch: Namespaces) -> Iterator[Check]:
         (Capability("vxlan", "flannel, calico with encap, weave", f"modprobe vxlan, or {kernel}"), (pair, vxlan)),
         (Capability("sysctl", "routing in nodes", "a writable /proc/sys"), (Sysctl("net.ipv4.ip_forward", "1"),)),
         (
-            Capability(
-                "nftables nat", "masquerading", "modprobe nf_tables nft_masq nf_nat, and apt-get install nftables"
-            ),
+            Capability("nftables nat", "masquerading", "modprobe nf_tables nft_masq nf_nat, and apt-get install nftables"),
             (nat,),
         ),
         (Capability("nftables fib", "calico's source check", "modprobe nft_fib nft_fib_inet nft_fib_ipv4"), (fib,)),

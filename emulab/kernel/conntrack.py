@@ -84,9 +84,7 @@ class Watch:
                 listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
             self._sockets[name] = listener
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            listener.setsockopt(
-                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(_FILTER) // 8, _filter_address)
-            )
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(_FILTER) // 8, _filter_address))
             listener.bind((0, 0))
             listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, _NEW_CONNECTIONS)
 
@@ -126,9 +124,7 @@ def _tuple(data: bytes) -> Tuple:
     source, destination = (str(ipaddress.ip_address(addresses.get(v4) or addresses[v6])) for v4, v6 in ((1, 3), (2, 4)))
     identifier = protocol.get(4) or protocol.get(7)  # ICMP and ICMPv6 identifiers
     sport, dport = (struct.unpack("!H", protocol.get(kind, b"\0\0"))[0] for kind in (2, 3))
-    return Tuple(
-        source, destination, protocol[1][0], struct.unpack("!H", identifier)[0] if identifier else sport, dport
-    )
+    return Tuple(source, destination, protocol[1][0], struct.unpack("!H", identifier)[0] if identifier else sport, dport)
 
 
 def _show(one: Tuple) -> str:

@@ -71,9 +71,7 @@ def veth_from_peer(thing: Veth, here: Namespace, there: Namespace) -> Request:
     indices: the kernel takes a link that "hangs on itself" for one whose carrier may be announced up to a second later
     (linkwatch_urgent_event in net/core/link_watch.c).
     """
-    host = ifinfomsg.pack(0, 0, here.take_index(thing.name, unlike=there.next_index), 0, 0) + string(
-        nl.IFLA_IFNAME, thing.name
-    )
+    host = ifinfomsg.pack(0, 0, here.take_index(thing.name, unlike=there.next_index), 0, 0) + string(nl.IFLA_IFNAME, thing.name)
     host += u32(nl.IFLA_MTU, thing.mtu) + u32(nl.IFLA_NET_NS_FD, here.net)
     if thing.mac:
         host += attribute(nl.IFLA_ADDRESS, mac_bytes(thing.mac))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -123,12 +123,9 @@ class Namespaces:
                 syscalls.unshare(syscalls.CLONE_NEWNS)
                 syscalls.mount("tmpfs", "/run", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755")
                 os.mkdir("/run/netns", 0o755)
-                try:
-                    syscalls.mount(
-                        "sysfs", "/sys", "sysfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-                    )
-                except PermissionError:
-                    pass  # inside some containers; /sys then shows the interfaces of whoever mounted it
+                # Inside some containers it may not be; /sys then shows the interfaces of whoever mounted it.
+                with suppress(PermissionError):
+                    syscalls.mount("sysfs", "/sys", "sysfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
                 return os.open(_OWN_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
 
         namespace.mounts = self.in_mounts(prepare)

@@ -151,7 +151,7 @@ class NetlinkSocket:
 class LinkStatus(NamedTuple):
     """An interface as the kernel has it; ``state`` is its operational state (RFC 2863; 6 is up, 0 unknown)."""
 
-    index: int
+    number: int
     flags: int
     mac: bytes
     state: int

@@ -7,6 +7,7 @@ process, namespace, interface and mount of the lab.  Nothing else ever has to be
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -20,9 +21,7 @@ from emulab.errors import MachineError
 from emulab.kernel import syscalls
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ISOLATED = (
-    syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-)
+_ISOLATED = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 ADVICE = (
     "run it with sudo, or allow unprivileged user namespaces: "
     "`sysctl kernel.apparmor_restrict_unprivileged_userns=0` on Ubuntu 24.04, "
@@ -132,10 +131,9 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
         for number in _FORWARDED:
             signal.signal(number, _interrupt)
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-        try:
+        # Some containers mask /proc; the lab then sees the container's processes, and works all the same.
+        with contextlib.suppress(PermissionError):
             syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
-        except PermissionError:
-            pass  # some containers mask /proc; the lab then sees the container's processes, and works all the same
         _allow_descriptors()
         status = lab()
     except Interrupted as interrupted:
@@ -146,10 +144,8 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
         sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-            except (OSError, ValueError):
-                pass
         os._exit(status)
 
 

@@ -6,7 +6,7 @@ Scapy takes half a millisecond to build a packet; filling in addresses, ports, p
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 from emulab.packet import INITIAL_TTL, Flow
@@ -23,7 +23,7 @@ class Template(NamedTuple):
     pseudo: int  # what the checksum covers besides: 0 for ICMPv4, else protocol number
 
 
-@lru_cache(maxsize=None)
+@cache
 def template(family: int, protocol: str, size: int) -> Template:
     """An echo request or UDP datagram with ``size`` bytes of payload, DF set, TTL 64."""
     from scapy.layers.inet import ICMP, IP, UDP
@@ -42,9 +42,7 @@ def template(family: int, protocol: str, size: int) -> Template:
     checksum = transport + (2 if protocol == "icmp" else 6)
     number = 17 if protocol == "udp" else 58
     blank = packet[:checksum] + b"\0\0" + packet[checksum + 2 :]
-    return Template(
-        blank, 12 if family == 4 else 8, transport, checksum, 0 if (family, protocol) == (4, "icmp") else number
-    )
+    return Template(blank, 12 if family == 4 else 8, transport, checksum, 0 if (family, protocol) == (4, "icmp") else number)
 
 
 def request(flow: Flow, round_: int, size: int = payload.SIZE) -> bytes:

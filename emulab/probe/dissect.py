@@ -38,9 +38,7 @@ class Dissected(NamedTuple):
     outer: Outer | None
 
 
-def dissect(
-    frame: bytes, tunnel_ports: Collection[int], offset: int = 14, outer: Outer | None = None
-) -> Dissected | None:
+def dissect(frame: bytes, tunnel_ports: Collection[int], offset: int = 14, outer: Outer | None = None) -> Dissected | None:
     """What the frame carries innermost, or None for anything that no probe looks like."""
     try:
         kind = frame[offset - 2 : offset]
@@ -128,7 +126,7 @@ def icmp_error(family: int, message: bytes) -> IcmpError | None:
     if family == 4 and kind == 3:
         named = f"packet too big for MTU {int.from_bytes(message[6:8], 'big')}"
         words = named if code == 4 else {**_UNREACHABLE_4, **_PROHIBITED_4}.get(code, f"unreachable, code {code}")
-    elif family == 4 and kind == 11 or family == 6 and kind == 3:
+    elif (family == 4 and kind == 11) or (family == 6 and kind == 3):
         words = "TTL exceeded"
     elif family == 6 and kind == 1:
         words = _UNREACHABLE_6.get(code, f"unreachable, code {code}")

@@ -12,7 +12,7 @@ from itertools import islice
 
 from emulab.errors import MachineError
 from emulab.kernel.namespaces import Namespaces
-from emulab.model import OUTSIDE_HOST, SWITCHES, GATEWAY
+from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
 from emulab.packet import PROTOCOL_NAMES, PROTOCOL_NUMBERS, Flow, Headers, Observation, Place
 from emulab.probe import craft, payload
 from emulab.probe.dissect import ACK, SYN, Dissected, IcmpError, dissect, flag_names

@@ -38,7 +38,7 @@ class Flows:
         self._count = 0
 
     def between_pods(self, chosen: Iterable[tuple[Endpoint, Endpoint, int, str]] | None = None) -> Iterator[Flow]:
-        """Every ordered pair of different pods in every family and protocol, or the (source, destination, family, protocol) chosen."""
+        """Every ordered pair of different pods in every family and protocol, or those ``chosen``."""
         endpoints = self._cluster.endpoints
         if chosen is None:
             chosen = ((a, b, *shape) for a in endpoints for b in endpoints if a is not b for shape in self._shapes)
@@ -47,9 +47,7 @@ class Flows:
             if self._both_have(source, destination, family):
                 address, port = self._plane.target(self._cluster, destination, family, protocol, PORT)
                 here = source.address(family)
-                yield self._flow(
-                    Kind.POD, source.key, destination.key, protocol, here, address, port, index[destination.key]
-                )
+                yield self._flow(Kind.POD, source.key, destination.key, protocol, here, address, port, index[destination.key])
 
     def to_themselves(self) -> bool:
         """Whether pods are met at their own addresses and ports, as on a flat network."""

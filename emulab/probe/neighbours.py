@@ -65,9 +65,7 @@ def _gateways(
     """A pod's next hops with their MACs: the bridge's that holds the address, else the host end's, which answers for all."""
     bridges = {thing.name: thing.mac for thing in node if isinstance(thing, Bridge)}
     holders = {thing.address.ip: bridges.get(thing.device) for thing in node if isinstance(thing, Address)}
-    host_end = next(
-        (thing.mac for thing in node if isinstance(thing, Veth) and thing.peer_namespace == endpoint.key), None
-    )
+    host_end = next((thing.mac for thing in node if isinstance(thing, Veth) and thing.peer_namespace == endpoint.key), None)
     for route in pod:
         if isinstance(route, Route) and route.via is not None:
             mac = holders.get(route.via) or host_end
@@ -91,7 +89,7 @@ def _of_node(cluster: Cluster, plan: State, node: str) -> Iterator[tuple[str, IP
     }
     bridged = [(thing.address.network, thing.device) for thing in plan[node] if isinstance(thing, Address)]
     for endpoint in cluster.endpoints:
-        for address in endpoint.addresses:
-            device = routed.get(address) or next((name for network, name in bridged if address in network), None)
+        for own in endpoint.addresses:
+            device = routed.get(own) or next((name for network, name in bridged if own in network), None)
             if device:
-                yield device, address, endpoint.mac
+                yield device, own, endpoint.mac

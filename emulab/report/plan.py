@@ -18,7 +18,7 @@ def as_text(plane: DataPlane, cluster: Cluster, state: State) -> str:
     options = " ".join(f"{name}={value}" for name, value in plane.options().items() if value is not None)
     lines = [
         f"# {plane.name} on {cluster.topology.name} ({options})",
-        "# Each node has its uplink and addresses already; each pod is an empty namespace with its name in the node's /run/netns.",
+        "# Each node has its uplink and addresses already; each pod is an empty namespace in the node's /run/netns.",
     ]
     for name in _ordered(cluster, state):
         lines += ["", f"# {_title(cluster, name)}", *shell_lines(state[name])]

@@ -39,9 +39,7 @@ def hops(result: FlowResult) -> Iterator[Hop]:
     if replies:
         last = replies[-1]
         place = f"{short(last.place.namespace)}:{last.place.interface}"
-        yield Hop(
-            f"{(last.time - start) * 1e6:6.0f} us", f"<- {place}", _headers(last), "the reply, back at the sender"
-        )
+        yield Hop(f"{(last.time - start) * 1e6:6.0f} us", f"<- {place}", _headers(last), "the reply, back at the sender")
 
 
 def _headers(seen: Observation) -> str:

@@ -27,9 +27,7 @@ _MANY_PODS, _MANY_FINDINGS = 20, 8
 def write(result: RunResult, out: TextIO, *, quiet: bool = False) -> None:
     """Print the report; ``quiet`` leaves out everything but findings and verdict."""
     terminal = out.isatty()
-    console = Console(
-        file=out, highlight=False, soft_wrap=True, force_terminal=terminal, no_color=None if terminal else True
-    )
+    console = Console(file=out, highlight=False, soft_wrap=True, force_terminal=terminal, no_color=None if terminal else True)
     if not quiet:
         _head(result, console)
         _matrix(result, console)
@@ -45,23 +43,17 @@ def verdict(result: RunResult) -> str:
     counts = result.summary()
     if result.ok:
         pods = sum(1 for _ in result.cluster.endpoints)
-        return (
-            f"PASS  {counts['flows']:,} flows delivered, none rewritten: all {pods} pods see each other's own addresses"
-        )
+        return f"PASS  {counts['flows']:,} flows delivered, none rewritten: all {pods} pods see each other's own addresses"
     wrong = ", ".join(f"{counts[v.value]:,} {v.value}" for v in _WORST[:-1] if counts[v.value])
     return f"FAIL  of {counts['flows']:,} flows {wrong or 'all delivered, but promises were broken'}"
 
 
 def _head(result: RunResult, console: Console) -> None:
     topology = result.cluster.topology
-    options = " ".join(
-        f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in result.options.items() if v is not None
-    )
+    options = " ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in result.options.items() if v is not None)
     families = " and ".join(f"IPv{family}" for family in topology.families)
     size = f"{len(topology.nodes)} nodes, {len(result.cluster.endpoints)} pods, {families}"
-    console.print(
-        f"[bold]{escape(result.plugin)}[/] on [bold]{escape(topology.name)}[/]  {size}  [dim]{escape(options)}[/]"
-    )
+    console.print(f"[bold]{escape(result.plugin)}[/] on [bold]{escape(topology.name)}[/]  {size}  [dim]{escape(options)}[/]")
     times = "  ".join(f"{name} {seconds:.2f} s" for name, seconds in result.timings.items())
     console.print(f"[dim]{times}[/]\n")
 
@@ -94,9 +86,7 @@ def _matrix(result: RunResult, console: Console) -> None:
             row.append(mark)
         table.add_row(*row)
     console.print(table)
-    shapes = sorted(
-        {f"{one.flow.protocol}/IPv{one.flow.family}" for one in result.flows.recorded if one.flow.kind is Kind.POD}
-    )
+    shapes = sorted({f"{one.flow.protocol}/IPv{one.flow.family}" for one in result.flows.recorded if one.flow.kind is Kind.POD})
     shapes += [f"{block.protocol}/IPv{block.family}" for block in result.flows.blocks]
     legend = "✓ delivered as sent  R rewritten  ✗ dropped  ! refused  D duplicated"
     console.print(f"[dim]each mark: {', '.join(dict.fromkeys(shapes))}, replies too   {legend}[/]\n")
@@ -157,16 +147,14 @@ def _example(result: RunResult, console: Console) -> None:
     story = list(hops(one))
     places, headers = max(len(hop.place) for hop in story), max(len(hop.headers) for hop in story)
     for hop in story:
-        line = f"  [dim]{hop.time}[/]  {escape(hop.place):<{places}}  {escape(hop.headers):<{headers}}  [cyan]{escape(hop.change)}[/]"
-        console.print(line.rstrip())
+        where = f"{escape(hop.place):<{places}}  {escape(hop.headers):<{headers}}"
+        console.print(f"  [dim]{hop.time}[/]  {where}  [cyan]{escape(hop.change)}[/]")
 
 
 def _findings(result: RunResult, console: Console) -> None:
     lines = [(str(one.flow), finding) for one in result.bad() for finding in one.findings]
     lines += [
-        (f"{short(m.source)} -> {short(m.destination)} MTU/IPv{m.family}", finding)
-        for m in result.mtu
-        for finding in m.findings
+        (f"{short(m.source)} -> {short(m.destination)} MTU/IPv{m.family}", finding) for m in result.mtu for finding in m.findings
     ]
     lines += [("cluster", finding) for finding in result.findings]
     if not lines:

@@ -1,7 +1,5 @@
 """Flannel's plan for a hand-made cluster, as the text that a person would type."""
 
-# ruff: noqa: E501 (a line that is typed is as long as it is)
-
 from __future__ import annotations
 
 import ipaddress

@@ -48,9 +48,7 @@ FIXED_ABC = {"p@a": "10.1.1.1", "q@a": "10.1.1.2", "r@b": "10.1.2.1", "s@c": "10
 @pytest.mark.parametrize(
     ("cidrs", "nodes", "pods", "expected"),
     [
-        pytest.param(
-            "10.1.0.0/16", ABC, {}, {"a": "10.1.0.0/24", "b": "10.1.1.0/24", "c": "10.1.2.0/24"}, id="sequential"
-        ),
+        pytest.param("10.1.0.0/16", ABC, {}, {"a": "10.1.0.0/24", "b": "10.1.1.0/24", "c": "10.1.2.0/24"}, id="sequential"),
         pytest.param(
             "10.1.0.0/16 fd00:10::/48",
             ABC,

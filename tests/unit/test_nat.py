@@ -1,7 +1,5 @@
 """The counterpart that is not flat, as the text that a person would type."""
 
-# ruff: noqa: E501 (a line that is typed is as long as it is)
-
 from __future__ import annotations
 
 import ipaddress
