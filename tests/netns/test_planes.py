@@ -1,0 +1,89 @@
+"""Every plugin on every topology, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sandboxed import measured
+from emulab.lab import Probing
+
+HEALTHY = [
+    ("flat", "flannel"),
+    ("flat", "flannel", "backend=host-gw"),
+    ("flat", "calico"),
+    ("flat", "calico", "encap=vxlan"),
+    ("flat", "weave"),
+    ("single-node", "flannel"),
+    ("single-node", "calico"),
+    ("single-node", "weave"),
+    ("two-racks", "flannel"),
+    ("two-racks", "flannel", "direct_routing=true"),
+    ("two-racks", "calico", "encap=cross-subnet"),
+    ("two-racks", "calico", "encap=vxlan"),
+    ("two-racks", "weave"),
+    ("partial-mesh", "weave"),
+]
+
+
+@pytest.mark.parametrize("case", HEALTHY, ids=" ".join)
+def test_every_flow_is_delivered_as_sent(case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
+    topology, plugin, *settings = case
+    found = in_lab(topology, plugin, measured, *settings)
+    assert found["findings"] == []
+    assert found["ok"]
+    assert found["summary"]["flows"] == found["summary"]["delivered"] > 0
+    assert found["kinds"] == {"pod-to-pod", "node-to-pod", "pod-to-outside"}
+    assert found["translated"] > 0, "pods reach the outside by their node's address"
+    assert {(full, over) for *_, full, over in found["mtu"]} == {("delivered", "too big")}
+    shapes = {(protocol, family) for _, _, protocol, family in found["verdicts"]}
+    assert shapes == {(protocol, family) for protocol in ("icmp", "udp", "tcp") for family in (4, 6)}
+
+
+RACKS = {"a1": 1, "b1": 1, "c1": 2, "d1": 2}
+OPPOSITE = ({"a1", "c1"}, {"b1", "d1"})
+
+
+@pytest.mark.parametrize(
+    ("case", "reached"),
+    [
+        (("two-racks", "calico"), lambda a, b: RACKS[a] == RACKS[b]),
+        (("two-racks", "flannel", "backend=host-gw"), lambda a, b: RACKS[a] == RACKS[b]),
+        (("partial-mesh", "flannel"), lambda a, b: {a, b} not in OPPOSITE),
+        (("partial-mesh", "calico"), lambda a, b: {a, b} not in OPPOSITE),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_the_underlay_does_not_carry_is_dropped(
+    case: tuple[str, ...], reached: Callable[[str, str], bool], in_lab: Callable[..., Any]
+) -> None:
+    topology, plugin, *settings = case
+    found = in_lab(topology, plugin, measured, *settings)
+    assert found["verdicts"] == {
+        (a, b, protocol, family): "delivered" if reached(a, b) else "dropped" for a, b, protocol, family in found["verdicts"]
+    }
+    assert not found["ok"]
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+def test_a_fleet(plugin: str, in_lab: Callable[..., Any]) -> None:
+    found = in_lab("fleet,10,5", plugin, measured)
+    assert found["ok"], found["findings"][:3]
+    assert found["summary"]["delivered"] == 50 * 49 * 6 + 10 * 50 * 6 + 50 * 6
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+def test_ends_only(plugin: str, in_lab: Callable[..., Any]) -> None:
+    found = in_lab("fleet,10,10", plugin, lambda lab: measured(lab, Probing(protocols=("udp",), taps="ends")))
+    assert found["ok"], found["findings"][:3]
+    assert set(found["verdicts"].values()) == {"delivered"}
+    assert len(found["verdicts"]) == 100 * 99 * 2
+
+
+def test_what_is_not_flat_is_told(in_lab: Callable[..., Any]) -> None:
+    found = in_lab("non-flat", "nat", measured)
+    assert set(found["verdicts"].values()) == {"rewritten"}
+    assert ("a1 -> b1 udp/IPv4", "source", "192.168.1.1", "192.168.50.1", "node-a:eth0") in found["findings"]
+    assert any(field == "destination" and after == "172.16.2.2" for _, field, _, after, _ in found["findings"])

@@ -1,0 +1,83 @@
+"""The positive controls: every kind of planted translation is found, on every plugin, and nothing else is accused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from sandboxed import measured
+from emulab.kernel import nftables
+from emulab.lab import Lab
+
+HOOK = "type nat hook {hook} priority {priority} ;"
+
+
+class Plant(NamedTuple):
+    """nft rules per node, with the chain's type and hook; ``found`` are the (from, to, protocol) rewritten, ``field`` what changed."""
+
+    rules: tuple[tuple[str, str, str], ...]
+    field: str
+    rewritten: set[tuple[str, str, str]]
+
+
+def everything(*pairs: tuple[str, str]) -> set[tuple[str, str, str]]:
+    return {(a, b, protocol) for a, b in pairs for protocol in ("icmp", "udp", "tcp")}
+
+
+SOURCE, DESTINATION = "nat hook postrouting priority 90", "nat hook prerouting priority -110"
+PLANTS = {
+    "SNAT": Plant(
+        (("node-a", SOURCE, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 snat to 192.168.50.1"),), "source", everything(("a1", "b1"))
+    ),
+    "DNAT": Plant(
+        (("node-a", DESTINATION, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 dnat to 10.1.2.2"),), "destination", everything(("a1", "b1"))
+    ),
+    "port rewrite": Plant(
+        (("node-b", DESTINATION, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 udp dport 8080 dnat to 10.1.2.1:8079"),),
+        "destination port",
+        {("a1", "b1", "udp")},
+    ),
+    "undone before arrival": Plant(
+        (
+            ("node-a", "filter hook postrouting priority 200", "ip saddr 10.1.1.1 ip daddr 10.1.2.1 ip saddr set 10.1.1.99"),
+            ("node-b", "filter hook prerouting priority -300", "ip saddr 10.1.1.99 ip daddr 10.1.2.1 ip saddr set 10.1.1.1"),
+        ),
+        "source",
+        everything(("a1", "b1")),
+    ),
+    "one protocol only": Plant(
+        (("node-a", SOURCE, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 ip protocol tcp snat to 192.168.50.1"),),
+        "source",
+        {("a1", "b1", "tcp")},
+    ),
+    "one direction only": Plant(
+        (("node-b", SOURCE, "ip saddr 10.1.2.1 ip daddr 10.1.1.1 snat to 192.168.50.2"),), "source", everything(("b1", "a1"))
+    ),
+}
+
+
+def plant(lab: Lab, rules: tuple[tuple[str, str, str], ...]) -> None:
+    for node, hook, rule in rules:
+        commands = f"add table ip planted\nadd chain ip planted c {{ type {hook} ; }}\nadd rule ip planted c {rule}"
+        nftables.run(lab.namespaces[node], commands)
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_rewrite_is_found(name: str, plugin: str, in_lab: Callable[..., Any]) -> None:
+    planted = PLANTS[name]
+
+    def check(lab: Lab) -> Any:
+        healthy = measured(lab)
+        plant(lab, planted.rules)
+        return healthy, measured(lab)
+
+    healthy, found = in_lab("flat", plugin, check)
+    assert healthy["ok"], healthy["findings"][:3]
+    assert not found["ok"]
+    rewritten = {(a, b, protocol) for (a, b, protocol, _), verdict in found["verdicts"].items() if verdict == "rewritten"}
+    assert rewritten == planted.rewritten
+    assert planted.field in {field for _, field, *_ in found["findings"]}
+    assert {family for (*_, family), verdict in found["verdicts"].items() if verdict != "delivered"} == {4}

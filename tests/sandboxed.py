@@ -1,0 +1,99 @@
+"""Labs on the real kernel: each test's work runs inside a sandbox of its own, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+# Everything that a lab imports on demand: an ordinary user may not be able to read this interpreter's folders.
+import scapy.layers.inet6
+
+import emulab.probe.engine
+import emulab.probe.mesh
+import emulab.underlay  # noqa: F401
+from emulab import registry
+from emulab.kernel import sandbox
+from emulab.lab import Lab, Probing
+from emulab.planning import design
+from emulab.result import RunResult
+
+NOBODY = 65534
+AS_ROOT = os.geteuid() == 0
+Check = Callable[[Lab], Any]
+
+
+def inside(work: Callable[[], Any], user: str) -> Any:
+    """Run ``work`` in a sandbox and return its result; what it raises fails the test."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        if user == "user" and AS_ROOT:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+
+        def lab() -> int:
+            try:
+                answer = (True, work())
+            except BaseException:
+                answer = (False, traceback.format_exc())
+            with open(write, "wb") as pipe:
+                pickle.dump(answer, pipe)
+            return 0
+
+        try:
+            sandbox.run(lab)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    assert answer, "the sandbox ended without an answer"
+    good, value = pickle.loads(answer)
+    assert good, value
+    return value
+
+
+def build(topology: str, plugin: str, settings: tuple[str, ...] = ()) -> Lab:
+    """A lab, not built yet."""
+    wanted = registry.topology(topology)
+    plane = registry.options(registry.plugin(plugin), settings)
+    return Lab(*_ordered(plane, *design(wanted, plane)))
+
+
+def _ordered(plane: Any, cluster: Any, plan: Any) -> tuple[Any, Any, Any]:
+    return cluster, plane, plan
+
+
+def verdicts(result: RunResult) -> dict[tuple[str, str, str, int], str]:
+    """(from, to, protocol, family) -> verdict of each pod-to-pod flow."""
+    return {
+        (f.flow.source.removeprefix("default/"), f.flow.destination.removeprefix("default/"), f.flow.protocol, f.flow.family): (
+            f.verdict.value
+        )
+        for f in result.flows
+        if f.flow.kind.value == "pod-to-pod"
+    }
+
+
+def measured(lab: Lab, probing: Probing | None = None) -> dict[str, Any]:
+    """A verification, as plain values."""
+    result = lab.verify(probing or Probing())
+    return {
+        "ok": result.ok,
+        "summary": result.summary(),
+        "verdicts": verdicts(result),
+        "findings": [
+            (str(one.flow), finding.field, finding.before, finding.after, finding.place)
+            for one in result.bad()
+            for finding in one.findings
+        ],
+        "mtu": [(m.source, m.destination, m.family, m.mtu, m.full, m.over) for m in result.mtu],
+        "kinds": {one.flow.kind.value for one in result.flows},
+        "translated": sum(bool(one.translations) for one in result.flows),
+    }
