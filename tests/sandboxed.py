@@ -15,12 +15,12 @@ import emulab.probe.engine
 import emulab.probe.mesh
 import emulab.underlay  # noqa: F401
 from emulab import registry
-from emulab.kernel import sandbox
+from emulab.kernel import sandbox, syscalls
 from emulab.lab import Lab, Probing
 from emulab.planning import design
 from emulab.result import RunResult
 
-NOBODY = 65534
+NOBODY, PR_SET_DUMPABLE = 65534, 4
 AS_ROOT = os.geteuid() == 0
 Check = Callable[[Lab], Any]
 
@@ -35,6 +35,7 @@ def inside(work: Callable[[], Any], user: str) -> Any:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
+            syscalls.prctl(PR_SET_DUMPABLE, 1)  # or /proc/self would still be root's
 
         def lab() -> int:
             try:

@@ -137,7 +137,7 @@ class Flows:
     ) -> Flow:
         sport, dport = source_port(self._round, index), port
         if protocol == "icmp":  # identifier and sequence number
-            sport, dport = 0x4000 + self._round % 0x4000, index % 0x10000
+            sport, dport = (0x4000 + self._round * 977 + index) % 0x10000, index % 0x10000
         number, self._count = self._count, self._count + 1
         family = ipaddress.ip_address(address).version
         return Flow(number, kind, source, destination, family, protocol, address.packed, target.packed, sport, dport)

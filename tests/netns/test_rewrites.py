@@ -45,7 +45,7 @@ PLANTS = {
             ("node-b", "filter hook prerouting priority -300", "ip saddr 10.1.1.99 ip daddr 10.1.2.1 ip saddr set 10.1.1.1"),
         ),
         "source",
-        everything(("a1", "b1")),
+        everything(("a1", "b1"), ("b1", "a1")),  # stateless: replies, too
     ),
     "one protocol only": Plant(
         (("node-a", SOURCE, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 ip protocol tcp snat to 192.168.50.1"),),
