@@ -1,8 +1,8 @@
 """Names to data planes and topologies.
 
 The entry points ``emulab.plugins`` and ``emulab.topologies`` name packages; every module in one of them (but those that
-start with an underscore) is a data plane or topology, called like its module.  So another distribution adds its own by one
-line of metadata, and the built-in ones need no list.
+start with an underscore) is a data plane or topology, called like its module.  So another distribution adds its own by
+one line of metadata, and the built-in ones need no list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import traceback
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -149,7 +149,7 @@ def topology(spec: str) -> Topology:
     return made
 
 
-@lru_cache(maxsize=None)
+@cache
 def _catalogue(group: str) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     for point in entry_points(group=group):

@@ -60,7 +60,9 @@ def _names(topology: Topology) -> Iterator[Complaint]:
     if not topology.nodes:
         yield Complaint(("topology", "nodes"), "no nodes: at least one expected")
     rule = "at most 63 of a-z, 0-9 and '-', a letter or digit at both ends (RFC 1123)"
-    named = [("segment", s.name, s.name) for s in topology.segments] + [("node", n.name, n.name) for n in topology.nodes]
+    named = [("segment", s.name, s.name) for s in topology.segments] + [
+        ("node", n.name, n.name) for n in topology.nodes
+    ]
     named += [("pod", p.key, p.name) for p in topology.pods]
     named += [("pod", p.key, p.namespace) for p in topology.pods]
     for kind, key, name in named:
@@ -90,13 +92,15 @@ def _networks(topology: Topology) -> Iterator[Complaint]:
         message = "pod-cidrs: one network per family expected, unless every node has pod-cidrs of its own"
         yield Complaint(("topology", "pod-cidrs"), message)
     pods = [(("topology", "pod-cidrs"), "pod CIDR", network) for network in topology.pod_cidrs]
-    under = [(("segment", s.name), f"segment {s.name}'s subnet", subnet) for s in topology.segments for subnet in s.subnets]
+    under = [
+        (("segment", s.name), f"segment {s.name}'s subnet", subnet) for s in topology.segments for subnet in s.subnets
+    ]
     outside = [(("topology", "outside"), "the outside", address.network) for address in OUTSIDE_ADDRESSES]
     for thing, what, network in [*under, *pods]:
         special = network.is_multicast or network.is_loopback or network.is_link_local
         if special or network.network_address.is_unspecified:
             yield Complaint(thing, f"{what} {network}: no host can have an address in it")
-    for (thing, what, network), (other_thing, other_what, other) in combinations([*outside, *under, *pods], 2):
+    for (_, what, network), (other_thing, other_what, other) in combinations([*outside, *under, *pods], 2):
         if network.version == other.version and network.overlaps(other):
             yield Complaint(other_thing, f"{other_what} {other} overlaps {what} {network}")
     for segment in topology.segments:
@@ -132,7 +136,9 @@ def _links(topology: Topology) -> Iterator[Complaint]:
             yield Complaint(thing, f"a link to an unknown node '{link.node}'{nearest(link.node, nodes)}")
             continue
         if link.segment not in segments:
-            yield Complaint(thing, f"node {link.node}: unknown segment '{link.segment}'{nearest(link.segment, segments)}")
+            yield Complaint(
+                thing, f"node {link.node}: unknown segment '{link.segment}'{nearest(link.segment, segments)}"
+            )
             continue
         if (link.node, link.interface) in linked:
             yield Complaint(thing, f"node {link.node}: two links on interface {link.interface}")
@@ -146,11 +152,16 @@ def _links(topology: Topology) -> Iterator[Complaint]:
         if not link.addresses or not _one_per_family(tuple(a.network for a in link.addresses)):
             yield Complaint(thing, f"node {link.node}: link to {link.segment}: one address per family expected")
         if link.mtu > segments[link.segment].mtu:
-            yield Complaint(thing, f"node {link.node}: MTU {link.mtu} exceeds {segments[link.segment].mtu} of segment {link.segment}")
+            yield Complaint(
+                thing,
+                f"node {link.node}: MTU {link.mtu} exceeds {segments[link.segment].mtu} of segment {link.segment}",
+            )
         for address in link.addresses:
             subnets = segments[link.segment].subnets
             if address.network not in subnets:
-                yield Complaint(thing, f"node {link.node}: {address} is not in segment {link.segment} ({_listed(subnets)})")
+                yield Complaint(
+                    thing, f"node {link.node}: {address} is not in segment {link.segment} ({_listed(subnets)})"
+                )
             elif address.ip == address.network.network_address or (
                 address.version == 4 and address.ip == address.network.broadcast_address
             ):
@@ -172,12 +183,16 @@ def _pods(topology: Topology) -> Iterator[Complaint]:
             yield Complaint(thing, f"pod {pod.key}: unknown node '{pod.node}'{nearest(pod.node, nodes)}")
         for address in pod.addresses:
             if not any(address.version == cidr.version and address in cidr for cidr in topology.pod_cidrs):
-                yield Complaint(thing, f"pod {pod.key}: {address} is outside the pod CIDRs {_listed(topology.pod_cidrs)}")
+                yield Complaint(
+                    thing, f"pod {pod.key}: {address} is outside the pod CIDRs {_listed(topology.pod_cidrs)}"
+                )
             elif address in taken:
                 yield Complaint(thing, f"pod {pod.key}: {address} is taken by pod {taken[address]}")
             taken[address] = pod.key
         if len({a.version for a in pod.addresses}) < len(pod.addresses):
-            yield Complaint(thing, f"pod {pod.key}: one address per family expected, got {', '.join(map(str, pod.addresses))}")
+            yield Complaint(
+                thing, f"pod {pod.key}: one address per family expected, got {', '.join(map(str, pod.addresses))}"
+            )
 
 
 def _cuts(topology: Topology) -> Iterator[Complaint]:
