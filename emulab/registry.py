@@ -1,8 +1,8 @@
 """Names to data planes and topologies.
 
 The entry points ``emulab.plugins`` and ``emulab.topologies`` name packages; every module in one of them (but those that
-start with an underscore) is a data plane or topology, called like its module.  So another distribution adds its own by one
-line of metadata, and the built-in ones need no list.
+start with an underscore) is a data plane or topology, called like its module.  So another distribution adds its own by
+one line of metadata, and the built-in ones need no list.
 """
 
 from __future__ import annotations

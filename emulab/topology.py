@@ -147,7 +147,8 @@ def _links(topology: Topology) -> Iterator[Complaint]:
             yield Complaint(thing, f"node {link.node}: link to {link.segment}: one address per family expected")
         if link.mtu > segments[link.segment].mtu:
             yield Complaint(
-                thing, f"node {link.node}: MTU {link.mtu} exceeds segment {link.segment}'s {segments[link.segment].mtu}"
+                thing,
+                f"node {link.node}: MTU {link.mtu} exceeds {segments[link.segment].mtu} of segment {link.segment}",
             )
         for address in link.addresses:
             subnets = segments[link.segment].subnets

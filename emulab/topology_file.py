@@ -1,4 +1,4 @@
-"""YAML to `Topology`; every mistake is reported with its file and line.  The format is described in docs/topologies.md."""
+"""YAML to `Topology`; every mistake is reported with its file and line.  The format: docs/topologies.md."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def _with_prefix(at: _At, segment: Segment) -> IPInterface:
 
 
 def _pods(node: str, at: _At | None, lines: dict[tuple[str, str], int]) -> Iterator[Pod]:
-    """``pods: 3`` (named after the node), or a mapping of names to nothing, an address, or addresses, namespace, labels."""
+    """``pods: 3`` (named after the node), or a mapping of names to nothing, an address, or addresses and more."""
     if at is None:
         return
     if isinstance(at.value, int) and not isinstance(at.value, bool):

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 # Everything that a lab imports on demand: an ordinary user may not be able to read this interpreter's folders.
-import scapy.layers.inet6
-
 import emulab.probe.engine
 import emulab.probe.mesh
 import emulab.underlay  # noqa: F401

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
 from sandboxed import AS_ROOT, Check, build, inside
 
 

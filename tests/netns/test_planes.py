@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from sandboxed import measured
+
 from emulab.lab import Probing
 
 HEALTHY = [

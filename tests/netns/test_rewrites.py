@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-
 from sandboxed import measured
+
 from emulab.kernel import nftables
 from emulab.lab import Lab
 
@@ -32,7 +32,9 @@ PLANTS = {
         (("node-a", SOURCE, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 snat to 192.168.50.1"),), "source", everything(("a1", "b1"))
     ),
     "DNAT": Plant(
-        (("node-a", DESTINATION, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 dnat to 10.1.2.2"),), "destination", everything(("a1", "b1"))
+        (("node-a", DESTINATION, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 dnat to 10.1.2.2"),),
+        "destination",
+        everything(("a1", "b1")),
     ),
     "port rewrite": Plant(
         (("node-b", DESTINATION, "ip saddr 10.1.1.1 ip daddr 10.1.2.1 udp dport 8080 dnat to 10.1.2.1:8079"),),

@@ -105,6 +105,14 @@ cut: [[node-a, node-c]]
     assert topology.cut == {frozenset({"node-a", "node-c"})}
 
 
+def test_the_example_in_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text(encoding="utf-8")
+    topology = read(tmp_path, text.split("```yaml\n")[1].split("```")[0])
+    assert [node.name for node in topology.nodes] == ["node-a", "node-b", "node-c"]
+    assert {pod.key for pod in topology.pods} == {"default/a1", "default/a2", "prod/web", "default/c1"}
+    assert (topology.links[1].rate, topology.links[1].delay) == (10**8, 0.010)
+
+
 def test_a_merge_key_is_plain_yaml(tmp_path: Path) -> None:
     topology = read(tmp_path, PODS + "nodes:\n  node-a: &shaped\n    rate: 1mbit\n  node-b:\n    <<: *shaped\n")
     assert [link.rate for link in topology.links] == [10**6, 10**6]
@@ -142,7 +150,7 @@ MISTAKES = {
     "two documents": (PODS + "---\n" + PODS, 2, "broken YAML"),
     "undefined alias": (PODS + "nodes: *a\n", 2, "undefined alias"),
     "nul": ("nodes: \0\n", 1, "broken YAML"),
-    "nested": ("nodes: " + "[" * 3000 + "]" * 3000, 1, "broken YAML"),
+    "nested": ("nodes: " + "[" * 500 + "]" * 500, 1, "broken YAML"),
     "endless": ("pod-cidrs: &a [*a]\nnodes: {a: }\n", 1, "pod-cidrs[0]"),
     "unknown key": (PODS + "node: {a: }\n", 2, "unknown key 'node' (did you mean 'nodes'?)"),
     "unknown node key": (PODS + "nodes:\n  a:\n    pod: 3\n", 4, "unknown key 'pod' (did you mean 'pods'?)"),
@@ -183,7 +191,11 @@ MISTAKES = {
     "pod CIDR in underlay": ("nodes: {a: }\npod-cidrs: [192.168.0.0/16]\n", 2, "overlaps segment lan's subnet"),
     "pod CIDR outside": ("nodes: {a: }\npod-cidrs: [203.0.113.0/25]\n", 2, "overlaps the outside"),
     "pod CIDR outside, IPv6": ("nodes: {a: }\npod-cidrs: ['2001:db8::/32']\n", 2, "overlaps the outside"),
-    "segment outside": (PODS + "segments:\n  s: {subnets: [203.0.113.0/24]}\nnodes: {a: }\n", 3, "overlaps the outside"),
+    "segment outside": (
+        PODS + "segments:\n  s: {subnets: [203.0.113.0/24]}\nnodes: {a: }\n",
+        3,
+        "overlaps the outside",
+    ),
     "segments overlap": (
         PODS + "segments:\n  s: {subnets: [192.168.8.0/23]}\n  t: {subnets: [192.168.9.0/24]}\nnodes: {a: }\n",
         4,
@@ -191,7 +203,11 @@ MISTAKES = {
     ),
     "no segments": (PODS + "segments: {}\nnodes: {a: }\n", 2, "at least one segment"),
     "no subnet": (PODS + "segments:\n  s: {mtu: 1500}\nnodes: {a: }\n", 3, "one subnet per family"),
-    "two subnets": (PODS + "segments:\n  s: {subnets: [192.168.8.0/24, 192.168.9.0/24]}\nnodes: {a: }\n", 3, "one subnet per"),
+    "two subnets": (
+        PODS + "segments:\n  s: {subnets: [192.168.8.0/24, 192.168.9.0/24]}\nnodes: {a: }\n",
+        3,
+        "one subnet per",
+    ),
     "tiny subnet": (PODS + "segments:\n  s: {subnets: [192.168.9.0/31]}\nnodes:\n  a:\n", 5, "no address left"),
     "node CIDR elsewhere": (PODS + "nodes:\n  a: {pod-cidrs: [10.2.1.0/24]}\n", 3, "in none of the pod CIDRs"),
     "node CIDRs overlap": (
@@ -207,7 +223,11 @@ MISTAKES = {
         6,
         "taken by pod default/p",
     ),
-    "two pod addresses": (PODS + "nodes: {a: {pods: {p: {addresses: [10.1.0.1, 10.1.0.2]}}}}\n", 2, "one address per family"),
+    "two pod addresses": (
+        PODS + "nodes: {a: {pods: {p: {addresses: [10.1.0.1, 10.1.0.2]}}}}\n",
+        2,
+        "one address per family",
+    ),
     "pod address": (PODS + "nodes: {a: {pods: {p: 10.1.0}}}\n", 2, "an address expected"),
     "pods half": (PODS + "nodes: {a: {pods: 1.5}}\n", 2, "got 1.5"),
     "pods negative": (PODS + "nodes: {a: {pods: -1}}\n", 2, "0 to 1000 pods"),
@@ -240,7 +260,11 @@ MISTAKES = {
         "no address left",
     ),
     "MTU too small": (PODS + "segments: {s: {subnets: [192.168.9.0/24], mtu: 67}}\nnodes: {a: }\n", 2, "68 to 65535"),
-    "MTU too large": (PODS + "segments:\n  s: {subnets: [192.168.9.0/24], mtu: 65536}\nnodes: {a: }\n", 3, "68 to 65535"),
+    "MTU too large": (
+        PODS + "segments:\n  s: {subnets: [192.168.9.0/24], mtu: 65536}\nnodes: {a: }\n",
+        3,
+        "68 to 65535",
+    ),
     "MTU with IPv6": (PODS + "nodes:\n  a: {mtu: 1279}\n", 3, "1280 to 65535"),
     "MTU of the segment": (PODS + "nodes:\n  a: {mtu: 9000}\n", 3, "exceeds 1500"),
     "MTU as text": (PODS + "nodes:\n  a: {mtu: large}\n", 3, "a whole number expected"),
@@ -271,7 +295,11 @@ def test_mistakes(tmp_path: Path, text: str, line: int, message: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\xff")
-    for path, message in ((binary, "not UTF-8"), (tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+    for path, message in (
+        (binary, "not UTF-8"),
+        (tmp_path / "none.yaml", "No such file"),
+        (tmp_path, "Is a directory"),
+    ):
         with pytest.raises(InputError, match=message):
             topology_file.read(path)
 
@@ -283,7 +311,21 @@ def test_a_tag_runs_nothing(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
-WORDS = ["nodes", "pod-cidrs", "segments", "pods", "links", "subnets", "cut", "a", "10.1.0.0/16", "fd00::/64", "3", "-1", "~"]
+WORDS = [
+    "nodes",
+    "pod-cidrs",
+    "segments",
+    "pods",
+    "links",
+    "subnets",
+    "cut",
+    "a",
+    "10.1.0.0/16",
+    "fd00::/64",
+    "3",
+    "-1",
+    "~",
+]
 VALUES = st.recursive(
     st.sampled_from(WORDS) | st.text(max_size=5),
     lambda inner: (
