@@ -152,6 +152,8 @@ class Engine:
 
     def _finish(self, outcome: Outcome) -> Outcome:
         self._pending.pop(outcome.flow.number, None)
+        if outcome.flow.protocol == "udp":
+            self._hosts[outcome.flow.source].close_client(outcome.flow)
         return outcome
 
     def _answer(self, answer: Answer) -> None:

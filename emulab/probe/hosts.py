@@ -59,7 +59,7 @@ class Host:
         )
         self._release = contextlib.ExitStack()
         self._raw: dict[int, socket.socket] = {}
-        self._clients: set[tuple[int, bytes, int]] = set()
+        self._clients: dict[tuple[int, bytes, int], socket.socket] = {}
         with entered(namespace.net):
             for family in families:
                 self._open_raw(family)
@@ -67,6 +67,8 @@ class Host:
                     self._serve(family)
 
     def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
         self._release.close()
 
     def _socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -151,11 +153,18 @@ class Host:
         key = (flow.family, flow.source_address, flow.sport)
         if key in self._clients:
             return
-        self._clients.add(key)
         with entered(self._namespace.net):
-            client = self._socket(flow.family, socket.SOCK_DGRAM)
+            client = socket.socket(_AF[flow.family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._clients[key] = client
             client.bind((str(ipaddress.ip_address(flow.source_address)), flow.sport))
         self._poller.add(client, lambda: self._read_replies(client))
+
+    def close_client(self, flow: Flow) -> None:
+        """Let go of the port that ``flow`` sent from: a thousand pods have more flows than a process descriptors."""
+        client = self._clients.pop((flow.family, flow.source_address, flow.sport), None)
+        if client is not None:
+            self._poller.remove(client)
+            client.close()
 
     def _read_replies(self, client: socket.socket) -> None:
         for data, _ in _datagrams(client):

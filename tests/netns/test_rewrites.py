@@ -15,7 +15,7 @@ HOOK = "type nat hook {hook} priority {priority} ;"
 
 
 class Plant(NamedTuple):
-    """nft rules per node, with the chain's type and hook; ``found`` are the (from, to, protocol) rewritten, ``field`` what changed."""
+    """nft rules per node, with the chain's type and hook; what changes, and (from, to, protocol) of what is changed."""
 
     rules: tuple[tuple[str, str, str], ...]
     field: str
