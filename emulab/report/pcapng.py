@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from emulab.errors import InputError
+from emulab.errors import InputError, MachineError
 from emulab.packet import Place
 from emulab.probe.taps import Frame
 
@@ -16,6 +16,7 @@ _ETHERNET, _SNAP = 1, 2048
 _IF_NAME, _IF_TSRESOL, _EPB_FLAGS = 2, 9, 2
 _NANOSECONDS = b"\x09"
 FILE_NAME = "emulab.pcapng"
+_KEPT = 65536  # frames
 
 
 def option(code: int, value: bytes) -> bytes:
@@ -46,34 +47,46 @@ def enhanced_packet(interface: int, time: int, data: bytes, length: int, outboun
 
 
 class PcapngWriter:
-    """Collects frames and writes ``DIR/emulab.pcapng`` in the order of time when it closes.
+    """Writes frames to ``DIR/emulab.pcapng`` in the order of time; the taps are read one after the other, so that some are
+    kept back until their turn has come.
 
-    Raises `InputError` at once when the folder cannot be written.
+    Raises `InputError` at once when the folder cannot be written, `MachineError` when writing fails later: a full disk.
     """
 
     def __init__(self, directory: str) -> None:
-        path = Path(directory) / FILE_NAME
+        self._path = Path(directory) / FILE_NAME
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("wb")
         except OSError as error:
             raise InputError(f"--pcap {directory}: cannot write there: {error.strerror}") from None
+        self._interfaces: dict[Place, int] = {}
         self._frames: list[Frame] = []
+        self._file.write(section_header())
 
     def __enter__(self) -> PcapngWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        interfaces: dict[Place, int] = {}
-        with self._file as file:
-            file.write(section_header())
-            for frame in sorted(self._frames, key=lambda frame: frame.time):
-                if frame.place not in interfaces:
-                    interfaces[frame.place] = len(interfaces)
-                    file.write(interface_description(str(frame.place)))
-                index = interfaces[frame.place]
-                file.write(enhanced_packet(index, frame.time, frame.data, frame.length, frame.outbound))
+        self._flush(keep=0)
 
     def write(self, frame: Frame) -> None:
-        """Keep one frame: taps are read one after the other, and their order is put right at the end."""
         self._frames.append(frame)
+        if len(self._frames) >= 2 * _KEPT:
+            self._flush(_KEPT)
+
+    def _flush(self, keep: int) -> None:
+        self._frames.sort(key=lambda frame: frame.time)
+        ready = self._frames[: len(self._frames) - keep]
+        del self._frames[: len(ready)]
+        try:
+            for frame in ready:
+                if frame.place not in self._interfaces:
+                    self._interfaces[frame.place] = len(self._interfaces)
+                    self._file.write(interface_description(str(frame.place)))
+                index = self._interfaces[frame.place]
+                self._file.write(enhanced_packet(index, frame.time, frame.data, frame.length, frame.outbound))
+            if not keep:
+                self._file.close()
+        except OSError as error:
+            raise MachineError(f"{self._path}: {error.strerror}") from None

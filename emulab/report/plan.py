@@ -27,10 +27,7 @@ def as_text(plane: DataPlane, cluster: Cluster, state: State) -> str:
 
 def as_json(plane: DataPlane, cluster: Cluster, state: State) -> str:
     """Every object with its fields and its lines."""
-    namespaces = {
-        name: [{"kind": type(thing).__name__, **_fields(thing), "lines": list(thing.lines())} for thing in state[name]]
-        for name in _ordered(cluster, state)
-    }
+    namespaces = {name: [_object(thing) for thing in state[name]] for name in _ordered(cluster, state)}
     document = {"schema": SCHEMA, "plugin": plane.name, "options": plane.options(), "topology": cluster.topology.name}
     return json.dumps({**document, "namespaces": namespaces}, indent=1)
 
@@ -47,8 +44,11 @@ def _title(cluster: Cluster, name: str) -> str:
     return f"pod {name}, on {endpoint.node}: ip netns exec {endpoint.pod.netns} …"
 
 
-def _fields(thing: KernelObject) -> dict[str, Any]:
-    return {field.name: _value(getattr(thing, field.name)) for field in fields(thing)}
+def _object(thing: KernelObject) -> dict[str, Any]:
+    values = {field.name: _value(getattr(thing, field.name)) for field in fields(thing)}
+    if "kind" in values:
+        values["type"] = values.pop("kind")  # a route's: ip-route(8) calls it so, too
+    return {"kind": type(thing).__name__, **values, "lines": list(thing.lines())}
 
 
 def _value(value: object) -> Any:

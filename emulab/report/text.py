@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import io
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emulab.packet import Finding, FlowResult, Kind, Verdict, short
+from emulab.packet import FlowResult, Kind, MtuResult, Verdict
+from emulab.report import matrix, verdict
 from emulab.report.story import hops
 from emulab.result import RunResult
 
-_SYMBOL = {
-    Verdict.DELIVERED: "[green]✓[/]",
-    Verdict.REWRITTEN: "[red]R[/]",
-    Verdict.DROPPED: "[red]✗[/]",
-    Verdict.REFUSED: "[red]![/]",
-    Verdict.DUPLICATED: "[yellow]D[/]",
-}
-_WORST = (Verdict.REWRITTEN, Verdict.DUPLICATED, Verdict.REFUSED, Verdict.DROPPED, Verdict.DELIVERED)
-_MANY_PODS, _MANY_FINDINGS = 20, 8
+_STYLES = {matrix.DELIVERED: "green", verdict.BROKEN_PROMISE: "yellow", "": "dim"}
+_ASCII = str.maketrans({"✓": "+", "✗": "x", "·": "-"})
+_WIDTH = 100  # columns, where no terminal says otherwise
+_MANY_FINDINGS = 8
 
 
 def write(result: RunResult, out: TextIO, *, quiet: bool = False) -> None:
     """Print the report; ``quiet`` leaves out everything but findings and verdict."""
     terminal = out.isatty()
-    console = Console(file=out, highlight=False, soft_wrap=True, force_terminal=terminal, no_color=None if terminal else True)
+    if (out.encoding or "utf-8").lower().partition("-")[0] != "utf" and isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="replace")  # a check mark that this locale lacks must not end the run
+    console = Console(
+        file=out,
+        width=None if terminal else _WIDTH,
+        highlight=False,
+        soft_wrap=True,
+        force_terminal=terminal,
+        no_color=None if terminal else True,
+    )
     if not quiet:
         _head(result, console)
         _matrix(result, console)
@@ -35,17 +41,7 @@ def write(result: RunResult, out: TextIO, *, quiet: bool = False) -> None:
         _mtu(result, console)
         _example(result, console)
     _findings(result, console)
-    console.print(verdict(result), style="bold green" if result.ok else "bold red")
-
-
-def verdict(result: RunResult) -> str:
-    """The last line."""
-    counts = result.summary()
-    if result.ok:
-        pods = sum(1 for _ in result.cluster.endpoints)
-        return f"PASS  {counts['flows']:,} flows delivered, none rewritten: all {pods} pods see each other's own addresses"
-    wrong = ", ".join(f"{counts[v.value]:,} {v.value}" for v in _WORST[:-1] if counts[v.value])
-    return f"FAIL  of {counts['flows']:,} flows {wrong or 'all delivered, but promises were broken'}"
+    console.print(escape(verdict.line(result)), style="bold green" if result.ok else "bold red")
 
 
 def _head(result: RunResult, console: Console) -> None:
@@ -59,51 +55,46 @@ def _head(result: RunResult, console: Console) -> None:
 
 
 def _matrix(result: RunResult, console: Console) -> None:
-    endpoints = result.cluster.endpoints
-    if len(endpoints) > _MANY_PODS:
-        _node_matrix(result, console)
-        return
-    cells: dict[tuple[str, str], Counter[Verdict]] = {}
-    partly: dict[tuple[str, str], list[str]] = {}
-    for one in result.flows:
-        if one.flow.kind is Kind.POD:
-            pair = (one.flow.source, one.flow.destination)
-            cells.setdefault(pair, Counter())[one.verdict] += 1
-            if one.verdict is not Verdict.DELIVERED:
-                partly.setdefault(pair, []).append(f"{one.flow.protocol}/{one.flow.family}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("from \\ to")
-    for endpoint in endpoints:
-        table.add_column(escape(short(endpoint.key)), justify="center")
-    for source in endpoints:
-        row = [f"[bold]{escape(short(source.key))}[/]"]
-        for destination in endpoints:
-            found = cells.get((source.key, destination.key), Counter())
-            worst = next((v for v in _WORST if found[v]), None)
-            mark = _SYMBOL[worst] if worst else "·"
-            if worst and worst is not Verdict.DELIVERED and found[Verdict.DELIVERED]:
-                mark += f"[dim]{found.total() - found[Verdict.DELIVERED]}/{found.total()}[/]"
-            row.append(mark)
-        table.add_row(*row)
-    console.print(table)
-    shapes = sorted({f"{one.flow.protocol}/IPv{one.flow.family}" for one in result.flows.recorded if one.flow.kind is Kind.POD})
-    shapes += [f"{block.protocol}/IPv{block.family}" for block in result.flows.blocks]
-    legend = "✓ delivered as sent  R rewritten  ✗ dropped  ! refused  D duplicated"
-    console.print(f"[dim]each mark: {', '.join(dict.fromkeys(shapes))}, replies too   {legend}[/]\n")
+    """With names above the columns, or numbers, or only the pairs that are wrong: whatever the width has room for."""
+    shown = matrix.of(result)
+    cells = [text for row in shown.rows for text, _ in row]
+    widest = max(map(len, cells), default=0)
+    numbers = [str(number) for number in range(1, len(shown.names) + 1)]
+    numbered = [f"{number} {name}" for number, name in enumerate(shown.names, 1)]
+    for labels, heads in ((shown.names, shown.names), (numbered, numbers)):
+        needed = max(9, *map(len, labels)) + sum(max(len(head), widest) + 2 for head in heads) if labels else 0
+        if needed <= console.width:
+            console.print(_grid(shown, labels, heads, console))
+            break
+    else:
+        pairs, bad = len(cells) - cells.count("·"), list(shown.bad())
+        console.print(f"{pairs - len(bad):,} of {pairs:,} pairs of nodes all well")
+        for source, destination, text in bad[:_MANY_FINDINGS]:
+            console.print(f"  {escape(source)} -> {escape(destination)}  {_spelled(text, console)}")
+    for note in shown.notes:
+        console.print(f"  {note}")
+    first = next(iter(result.cluster.endpoints), None)
+    recorded = (one.flow for one in result.flows.recorded if one.flow.kind is Kind.POD and first and one.flow.source == first.key)
+    shapes = dict.fromkeys(
+        [f"{flow.protocol}/IPv{flow.family}" for flow in recorded]
+        + [f"{block.protocol}/IPv{block.family}" for block in result.flows.blocks]
+    )
+    console.print(f"[dim]{_spelled(shown.legend(), console)}   (each: {', '.join(shapes)}, and the replies)[/]\n")
 
 
-def _node_matrix(result: RunResult, console: Console) -> None:
-    nodes = {endpoint.key: endpoint.node for endpoint in result.cluster.endpoints}
-    found = result.flows.by_nodes(nodes)
-    total = sum(counts.total() for counts in found.values())
-    good = sum(counts[Verdict.DELIVERED] for counts in found.values())
-    console.print(f"pod -> pod      {good:,} of {total:,} flows delivered as sent, over {len(found):,} node pairs")
-    bad = [(pair, counts) for pair, counts in found.items() if counts.total() > counts[Verdict.DELIVERED]]
-    for (source, destination), counts in bad[:_MANY_FINDINGS]:
-        words = ", ".join(f"{number:,} {v.value}" for v, number in counts.items() if v is not Verdict.DELIVERED)
-        console.print(f"  {source} -> {destination}: {words} of {counts.total():,}")
-    if len(bad) > _MANY_FINDINGS:
-        console.print(f"  … and {len(bad) - _MANY_FINDINGS:,} node pairs more")
+def _grid(shown: matrix.Matrix, labels: Sequence[str], heads: Sequence[str], console: Console) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("from \\ to", *heads):
+        table.add_column(escape(head), no_wrap=True)
+    for label, row in zip(labels, shown.rows, strict=True):
+        marks = (f"[{_STYLES.get(state, 'red')}]{_spelled(text, console)}[/]" for text, state in row)
+        table.add_row(f"[bold]{escape(label)}[/]", *marks)
+    return table
+
+
+def _spelled(text: str, console: Console) -> str:
+    """In ASCII where the locale has no more."""
+    return text.translate(_ASCII) if console.options.ascii_only else text
 
 
 def _others(result: RunResult, console: Console) -> None:
@@ -127,11 +118,23 @@ def _translation(flows: list[FlowResult]) -> str:
 
 
 def _mtu(result: RunResult, console: Console) -> None:
-    good = [one for one in result.mtu if not one.findings]
-    if result.mtu:
-        sizes = ", ".join(str(size) for size in sorted({one.mtu for one in good}))
-        told = f"{len(good)} of {len(result.mtu)} paths pass a full packet with DF ({sizes} bytes) and report one byte more"
-        console.print(f"{'MTU':<15} {told}")
+    """A line for each family and MTU."""
+    alike: dict[tuple[int, int], list[MtuResult]] = {}
+    for checked in result.mtu:
+        alike.setdefault((checked.family, checked.mtu), []).append(checked)
+    for (family, mtu), checks in alike.items():
+        full = sum(checked.full == "delivered" for checked in checks)
+        over = [checked.reported_by for checked in checks if checked.over == "too big"]
+        by = list(dict.fromkeys(filter(None, over)))
+        reporters = ", ".join(by[:3]) + (f" and {len(by) - 3} more" if len(by) > 3 else "")
+        console.print(
+            f"{f'MTU IPv{family}':<15} {mtu} bytes with DF delivered on {_of(full, checks)} node pairs; "
+            f"{mtu + 1} reported as too big on {_of(len(over), checks)}{f', by {reporters}' if by else ''}"
+        )
+
+
+def _of(number: int, checks: list[MtuResult]) -> str:
+    return f"all {number}" if number == len(checks) else f"{number} of {len(checks)}"
 
 
 def _example(result: RunResult, console: Console) -> None:
@@ -147,33 +150,18 @@ def _example(result: RunResult, console: Console) -> None:
     story = list(hops(one))
     places, headers = max(len(hop.place) for hop in story), max(len(hop.headers) for hop in story)
     for hop in story:
-        where = f"{escape(hop.place):<{places}}  {escape(hop.headers):<{headers}}"
+        where = escape(f"{hop.place:<{places}}  {hop.headers:<{headers}}")
         console.print(f"  [dim]{hop.time}[/]  {where}  [cyan]{escape(hop.change)}[/]")
 
 
 def _findings(result: RunResult, console: Console) -> None:
-    lines = [(str(one.flow), finding) for one in result.bad() for finding in one.findings]
-    lines += [
-        (f"{short(m.source)} -> {short(m.destination)} MTU/IPv{m.family}", finding) for m in result.mtu for finding in m.findings
-    ]
-    lines += [("cluster", finding) for finding in result.findings]
-    if not lines:
-        console.print()
-        return
-    console.print("\n[bold]findings[/]")
-    seen: Counter[tuple[str, str]] = Counter()
-    shown = 0
-    for what, finding in lines:
-        seen[finding.field, finding.place] += 1
-        if seen[finding.field, finding.place] == 1 and shown < _MANY_FINDINGS:
-            shown += 1
-            console.print(f"  {escape(what)}: {escape(_tell(finding))}")
-    if len(lines) > shown:
-        console.print(f"  … and {len(lines) - shown:,} more like these (--format json has them all)")
+    found = list(verdict.groups(result))
+    if found:
+        console.print("\n[bold]findings[/]")
+    for group in found[:_MANY_FINDINGS]:
+        more = f" and {group.number - 1:,} more" if group.number > 1 else ""
+        console.print(f"  {group.label}: {escape(group.subject)}{more}: {escape(group.text)}")
+    if len(found) > _MANY_FINDINGS:
+        rest = sum(group.number for group in found[_MANY_FINDINGS:])
+        console.print(f"  and {rest:,} more of other sorts (--format json has them all)")
     console.print()
-
-
-def _tell(finding: Finding) -> str:
-    if finding.field == "delivery":
-        return f"{finding.before} expected, {finding.after}"
-    return str(finding)

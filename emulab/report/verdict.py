@@ -1,0 +1,79 @@
+"""The conclusion of a run in a line, and what led to it in a few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from emulab.packet import Finding, FlowResult, Verdict, short
+from emulab.result import RunResult
+
+BROKEN_PROMISE = "not as promised"
+STATES = (*(verdict.value for verdict in Verdict if verdict is not Verdict.DELIVERED), BROKEN_PROMISE, Verdict.DELIVERED.value)
+
+
+def state(result: FlowResult) -> str:
+    """One of `STATES` (worst first): the verdict, or that a flow was delivered otherwise than the data plane promised."""
+    return BROKEN_PROMISE if result.findings and result.verdict is Verdict.DELIVERED else result.verdict.value
+
+
+def line(result: RunResult) -> str:
+    """PASS or FAIL and why: how many flows, and the first finding with its place and rule."""
+    counts = result.summary()
+    if result.ok:
+        pods = len(result.cluster.endpoints)
+        return f"PASS  {counts['flows']:,} flows delivered, none rewritten: all {pods} pods see each other's own addresses"
+    counts[BROKEN_PROMISE] = sum(state(judged) == BROKEN_PROMISE for judged in result.bad())
+    wrong = [f"{counts[name]:,} {name}" for name in STATES[:-1] if counts[name]]
+    told = [f"of {counts['flows']:,} flows {', '.join(wrong)}"] if wrong else []
+    if checks := sum(bool(checked.findings) for checked in result.mtu):
+        told.append(f"{checks} of {len(result.mtu)} MTU checks")
+    first = next(groups(result))
+    return f"FAIL  {'; '.join(told) or 'the cluster'}: {first.subject}: {first.text}"
+
+
+class Group(NamedTuple):
+    """Findings that are alike: how many, of what sort, the first of them in words and the flow that it is about."""
+
+    number: int
+    label: str
+    subject: str
+    text: str
+
+
+def groups(result: RunResult) -> Iterator[Group]:
+    """Flows and MTU checks by the first finding of each, and the cluster's, in the order in which they were met.
+
+    Alike are findings of one sort and field at one node or pod, on one leg, by one rule.
+    """
+    found: dict[tuple[object, ...], list[tuple[str, Finding]]] = {}
+    for label, subject, finding in _firsts(result):
+        rule = None if (finding.rule or "").startswith("conntrack") else finding.rule  # an entry is one connection's
+        place = "" if finding.field == "MTU" else finding.place.partition(":")[0]
+        found.setdefault((label, finding.field, place, finding.leg, rule), []).append((subject, finding))
+    for key, alike in found.items():
+        subject, finding = alike[0]
+        yield Group(len(alike), str(key[0]), subject, explain(finding))
+
+
+def _firsts(result: RunResult) -> Iterator[tuple[str, str, Finding]]:
+    for judged in result.bad():
+        yield state(judged), str(judged.flow), judged.findings[0]
+    for checked in result.mtu:
+        for finding in checked.findings[:1]:
+            yield "MTU", f"{short(checked.source)} -> {short(checked.destination)} IPv{checked.family}", finding
+    for finding in result.findings:
+        yield "cluster", short(finding.place), finding
+
+
+def explain(finding: Finding) -> str:
+    """A finding in words: what was changed into what, or what happened instead of what; and where, and by which rule."""
+    where = f" at {short(finding.place)}"
+    if finding.field == "MTU":
+        return f"{finding.after} instead of {finding.before}"
+    if finding.field == "delivery":
+        told = f"{finding.after} instead of {finding.before}"
+        return told.replace("default/", "") + ("" if finding.place in finding.after else where)
+    if finding.field == "conntrack":
+        return f"{finding.after}{where}"
+    return str(finding).replace(f" at {finding.place}", where)
