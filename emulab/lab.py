@@ -120,7 +120,7 @@ class Lab:
             neighbours.prime(self.namespaces, self.cluster, self.plan)
             pairs: Iterable[Flow] = wanted.between_pods()
             if probing.taps == "ends" and on_frame is None and wanted.to_themselves():
-                with self.phase("udp mesh"):
+                with self.phase("udp mesh"), neighbours.brief_conntrack(self.namespaces, self.cluster):
                     result.flows.blocks, unproven = self._mesh(wanted, probing, families, on_progress)
                 pairs = wanted.between_pods(unproven)
             # Not before the mesh: an event for each of a million connections would cost more than the exchange.

@@ -149,6 +149,40 @@ class Topology:
         """Whether the underlay carries packets between two nodes, directly or through the router."""
         return frozenset((one, other)) not in self.cut
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {node.name: number for number, node in enumerate(self.nodes, 1)}
+
+    def number(self, node: str) -> int:
+        """The node's place in the topology, from 1."""
+        return self._numbers[node]
+
+    @cached_property
+    def _neighbours(self) -> dict[str, list[str]]:
+        names = sorted(node.name for node in self.nodes)
+        return {one: [other for other in names if other != one and self.connected(one, other)] for one in names}
+
+    @cached_property
+    def _trees(self) -> dict[str, dict[str, str]]:
+        return {}
+
+    def tree(self, root: str) -> dict[str, str]:
+        """Shortest paths from ``root`` over connected pairs of nodes: each node that it reaches -> the one before it.
+
+        Breadth first, neighbours in the order of their names; ``root`` is before itself.
+        """
+        if root not in self._trees:
+            before, queue = {root: root}, [root]
+            for node in queue:
+                if len(before) == len(self.nodes):
+                    break
+                for peer in self._neighbours[node]:
+                    if peer not in before:
+                        before[peer] = node
+                        queue.append(peer)
+            self._trees[root] = before
+        return self._trees[root]
+
     def peers(self, node: str) -> tuple[Node, ...]:
         """All nodes but ``node``, in topology order."""
         return tuple(other for other in self.nodes if other.name != node)

@@ -1,31 +1,31 @@
-"""Weave Net: one layer-2 segment for all pods of the cluster, carried by a full mesh of VXLAN tunnels.
+"""Weave Net: one layer-2 segment for all pods of the cluster, carried by a mesh of VXLAN tunnels.
 
-A packet's story: the pod finds its peer by ARP, since all pods share one subnet; the frame goes from the bridge ``weave``
-over the pair vethwe-bridge = vethwe-datapath into ``datapath``, from there into the tunnel to the other node (UDP 6784, one
-VNI per pair of peers), and over the other node's bridges to the pod.  No router on the way: the TTL stays 64.
+A packet's story: the pod finds the other one by ARP, since all pods share one subnet.  Its frame goes from the bridge
+``weave`` over the pair vethwe-bridge = vethwe-datapath into ``datapath``, from there into the tunnel to the other node
+(UDP 6784, one VNI per pair of peers), and over that node's bridges to the pod.  No router on the way: TTL stays 64.
 
-``datapath`` is an Open vSwitch datapath in the real one (fastdp); here it is a Linux bridge with one VXLAN device per peer.
-In a full mesh the tunnels are isolated from each other (split horizon), which is Weave's broadcast tree of depth one.
-Where peers have no direct path, frames go hop by hop: unicast along the shortest path, broadcast along a tree per source
-peer, so that each copy arrives exactly once; learning is then replaced by what gossip would have brought everybody.
-Not shown: OVS flows, the user-space sleeve path, encryption.  IPv6 is an extension of ours, Weave 2.8 has IPv4 only.
+``datapath`` is an Open vSwitch datapath in the real one (fastdp) with one vport for all peers; here it is a Linux
+bridge with one VXLAN device per peer.  In a full mesh these are isolated from each other (split horizon): Weave's
+broadcast tree, of depth one.  Where peers have no direct path, frames go hop by hop: unicast along the shortest path,
+broadcast along a tree per source peer, so that each peer gets one copy; what gossip and learning bring about there is
+programmed, and frames to a MAC that nobody has are dropped.
 
-Sources: weaveworks/weave 2.8.1 net/bridge.go, net/veth.go, net/expose.go, router/fastdp.go, weaveworks/mesh routes.go.
+Not shown: OVS flows, the user-space sleeve path, encryption, weave-npc, the multicast filter in the pods.  IPv6 is an
+extension: Weave 2.8 has IPv4 only.  Sources: weaveworks/weave 2.8.1 net/{bridge,veth,arp,expose}.go and
+router/fastdp.go, weaveworks/mesh routes.go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_network
-from itertools import pairwise
 from typing import ClassVar
 
-from emulab.dataplane import DataPlane, Tunnel, Wire, bridged, forwarding, minimum_mtu, room_for
+from emulab.dataplane import EVERYWHERE, DataPlane, Tunnel, Wire, bridged, forwarding, minimum_mtu, room_for
 from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
 from emulab.ipam.ring import Ring
-from emulab.model import Cluster, Endpoint, Topology, mac_from
+from emulab.model import Cluster, Endpoint, IPAddress, Topology, mac_from
 from emulab.state import (
     Bridge,
     BridgePort,
@@ -42,204 +42,170 @@ from emulab.state import (
     merge,
 )
 
-_OVERHEAD = {4: 50, 6: 70}
-_EVERYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
-_MOST_PEERS = 4095  # a short ID has 12 bits
+OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP, VXLAN and the inner Ethernet header, in bytes
+MOST_PEERS = 4095  # a short ID has 12 bits
+ARP_CACHE = {"base_reachable_time": 5, "delay_first_probe_time": 2, "ucast_solicit": 1}  # moved pods are found soon
 
 
 @dataclass(frozen=True)
 class Weave(DataPlane):
-    """``mtu`` is 1376 whatever the underlay: room for a GCE network and ESP; None takes all that the underlay leaves."""
+    """``mtu`` is 1376: 1460 (Google's network) less 50, and 34 for ESP; None: what the smallest uplink leaves."""
 
     name: ClassVar[str] = "weave"
-
     mtu: int | None = 1376
     port: int = 6784
 
     def check(self, topology: Topology) -> None:
         if not 1 <= self.port <= 65535:
             raise InputError(f"weave: port {self.port} is out of range, 1 to 65535 expected")
-        if len(topology.nodes) > _MOST_PEERS:
-            raise InputError(f"weave: {len(topology.nodes)} nodes, at most {_MOST_PEERS} expected")
+        if len(topology.nodes) > MOST_PEERS:
+            raise InputError(f"weave: {len(topology.nodes)} nodes, at most {MOST_PEERS} expected")
         if len(topology.pod_cidrs) != len(topology.families):
             raise InputError("weave: one pod CIDR per family expected, since all pods share one subnet")
         self._mtu(topology)
+        first = topology.nodes[0].name
         for node in topology.nodes:
-            lost = sorted({n.name for n in topology.nodes} - set(_tree(topology, node.name)))
-            if lost:
-                raise InputError(f"weave: no path from {node.name} to {lost[0]}, not even over other nodes")
+            if node.name not in topology.tree(first):
+                raise InputError(f"weave: no path from {first} to {node.name}, not even over other nodes")
 
     def ipam(self, topology: Topology) -> Ipam:
         return Ring(topology)
 
     def plan(self, cluster: Cluster) -> State:
-        ids = _short_ids(cluster.topology)
-        trees = {n.name: _tree(cluster.topology, n.name) for n in cluster.nodes} if cluster.topology.cut else {}
-        return merge(*(self._node(cluster, node.name, ids, trees) for node in cluster.nodes))
+        return merge(*(self._node(cluster, node.name) for node in cluster.nodes))
 
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
-        topology = cluster.topology
-        mtu = self._mtu(topology)
-        if source.node == destination.node:
-            return Wire(0, mtu)
-        ids = _short_ids(topology)
-        path = _path(topology, source.node, destination.node)
-        tunnels = tuple(
-            Tunnel(
-                topology.underlay_address(here),
-                topology.underlay_address(there),
-                self.port,
-                _vni(ids[here], ids[there]),
-            )
-            for here, there in pairwise(path)
-        )
-        return Wire(0, mtu, tunnels)
+        topology, here, tunnels = cluster.topology, source.node, []
+        while here != destination.node:  # each hop decides for itself
+            there = _next_hop(topology, here, destination.node)
+            ends = _underlay(topology, here), _underlay(topology, there)
+            tunnels.append(Tunnel(*ends, self.port, _vni(topology, here, there)))
+            here = there
+        return Wire(0, self._mtu(topology), tuple(tunnels))
 
     def _mtu(self, topology: Topology) -> int:
-        return room_for(topology, _OVERHEAD[topology.outer_family(4)], self.mtu, minimum_mtu(topology))
+        return room_for(topology, OVERHEAD[topology.outer_family(4)], self.mtu, minimum_mtu(topology))
 
-    def _node(self, cluster: Cluster, node: str, ids: dict[str, int], trees: dict[str, dict[str, str]]) -> State:
-        topology, mtu = cluster.topology, self._mtu(cluster.topology)
-        pair = Veth("vethwe-bridge", "vethwe-datapath", mtu=mtu)
-        objects: list[KernelObject] = [*forwarding(cluster), Bridge("datapath", mtu), pair, Up("datapath")]
-        objects += [Sysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1") for name in ("datapath", pair.name, pair.peer)]
-        objects += [BridgePort(pair.peer, "datapath"), Up(pair.name), Up(pair.peer)]
-        for peer in topology.peers(node):
-            if topology.connected(node, peer.name):
-                objects += self._tunnel(topology, node, peer.name, ids)
-        if topology.cut:
-            objects += _relaying(cluster, node, ids, trees)
-        prefixes = {cidr.version: cidr.prefixlen for cidr in topology.pod_cidrs}
-
-        def pod_routes(endpoint: Endpoint) -> Iterator[KernelObject]:
-            yield Offload("eth0")
-            for key, value in (("base_reachable_time", 5), ("delay_first_probe_time", 2), ("ucast_solicit", 1)):
-                yield Sysctl(f"net.ipv4.neigh.eth0.{key}", str(value))
-            for gateway in cluster.gateways[node]:
-                yield Route(_EVERYWHERE[gateway.version], "eth0", gateway)
-
+    def _node(self, cluster: Cluster, node: str) -> State:
+        topology = cluster.topology
         pods = bridged(
             cluster,
             node,
             bridge="weave",
             mac=_bridge_mac(node),
             host_end=lambda endpoint: f"vethwepl{endpoint.digest(7)}",
-            mtu=mtu,
-            prefix=lambda address: prefixes[address.version],
-            pod_routes=pod_routes,
+            mtu=self._mtu(topology),
+            prefix=lambda address: cluster.pod_cidr(address.version).prefixlen,
+            pod_routes=lambda _: _in_pod(cluster, node),
             always=True,
         )
-        return merge({node: tuple(objects)}, pods, {node: (BridgePort("vethwe-bridge", "weave"), *_expose(cluster, node))})
+        tables = (_expose(cluster, node, family) for family in topology.families)
+        after = (BridgePort("vethwe-bridge", "weave"), *_arp_cache("weave"), *tables)
+        return merge({node: (*forwarding(cluster), *self._datapath(cluster, node))}, pods, {node: after})
 
-    def _tunnel(self, topology: Topology, node: str, peer: str, ids: dict[str, int]) -> Iterator[KernelObject]:
-        device = _device(ids[peer])
-        local, remote = topology.underlay_address(node), topology.underlay_address(peer)
-        vni = _vni(ids[node], ids[peer])
-        uplink = topology.uplink(node).interface
-        mesh = not topology.cut
-        yield Vxlan(device, vni, local, uplink, self.port, remote, self._mtu(topology), learning=mesh, dont_fragment=True)
-        yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
-        yield BridgePort(device, "datapath", isolated=mesh, learning=mesh, flood=mesh)
-        yield Up(device)
+    def _datapath(self, cluster: Cluster, node: str) -> Iterator[KernelObject]:
+        """The second bridge, the pair that joins it to the first, and the tunnels."""
+        topology, mtu, mesh = cluster.topology, self._mtu(cluster.topology), not cluster.topology.cut
+        yield Bridge("datapath", mtu)
+        yield Veth("vethwe-bridge", "vethwe-datapath", mtu=mtu)
+        for device in ("datapath", "vethwe-bridge", "vethwe-datapath"):
+            yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
+            yield Up(device)
+        yield BridgePort("vethwe-datapath", "datapath")
+        uplink, local = topology.uplink(node).interface, _underlay(topology, node)
+        for peer in topology.peers(node):
+            if topology.connected(node, peer.name):
+                device, vni = _device(topology, peer.name), _vni(topology, node, peer.name)
+                remote = _underlay(topology, peer.name)
+                yield Vxlan(device, vni, local, uplink, self.port, remote, mtu, learning=mesh, dont_fragment=True)
+                yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
+                yield BridgePort(device, "datapath", isolated=mesh, learning=mesh, flood=mesh)
+                yield Up(device)
+        if not mesh:
+            yield from _relaying(cluster, node)
 
 
-def _short_ids(topology: Topology) -> dict[str, int]:
-    """12-bit peer IDs; real ones are drawn at random and settled by gossip."""
-    return {node.name: number for number, node in enumerate(topology.nodes, 1)}
+def _underlay(topology: Topology, node: str) -> IPAddress:
+    """One tunnel per pair carries both families: over IPv4 if every node has it."""
+    return topology.underlay_address(node, topology.outer_family(4))
 
 
-def _vni(one: int, other: int) -> int:
-    """Both IDs in 24 bits, the same at either end; fastdp's differ by direction, which two devices cannot."""
-    return min(one, other) | max(one, other) << 12
+def _vni(topology: Topology, one: str, other: str) -> int:
+    """Both ends' short IDs, the same at either end; fastdp's differ by direction, which two devices cannot.
+
+    A short ID is the node's number; real ones are drawn at random and settled by gossip.
+    """
+    low, high = sorted((topology.number(one), topology.number(other)))
+    return low | high << 12
 
 
-def _device(peer: int) -> str:
-    return f"vxlan-{peer}"
+def _device(topology: Topology, peer: str) -> str:
+    return f"vxlan-{topology.number(peer)}"
 
 
 def _bridge_mac(node: str) -> str:
+    """The peer's name, from a UUID in the real one (net/mac.go)."""
     return mac_from("weave", node)
 
 
-def _neighbours(topology: Topology, node: str) -> list[str]:
-    return sorted(peer.name for peer in topology.peers(node) if topology.connected(node, peer.name))
-
-
-def _tree(topology: Topology, root: str) -> dict[str, str]:
-    """The breadth-first tree of ``root``, neighbours in the order of their names: node -> the one before it."""
-    before = {root: root}
-    queue = [root]
-    for node in queue:
-        for peer in _neighbours(topology, node):
-            if peer not in before:
-                before[peer] = node
-                queue.append(peer)
-    return before
-
-
-def _path(topology: Topology, source: str, destination: str) -> list[str]:
-    """The nodes from source to destination: each hop chooses by its own tree, as every peer does for itself."""
-    path = [source]
-    while path[-1] != destination:
-        if topology.connected(path[-1], destination):
-            path.append(destination)
-        else:
-            path.append(_next_hop(_tree(topology, path[-1]), path[-1], destination))
-    return path
-
-
-def _next_hop(tree: dict[str, str], here: str, destination: str) -> str:
+def _next_hop(topology: Topology, here: str, destination: str) -> str:
+    if topology.connected(here, destination):
+        return destination
+    tree = topology.tree(here)
     while tree[destination] != here:
         destination = tree[destination]
     return destination
 
 
-def _relaying(cluster: Cluster, node: str, ids: dict[str, int], trees: dict[str, dict[str, str]]) -> Iterator[KernelObject]:
-    """Where every MAC is, and which tunnels a broadcast of each leaves by: it goes to the children in its source's tree."""
-    macs = {n.name: [_bridge_mac(n.name), *(e.mac for e in cluster.endpoints_on(n.name))] for n in cluster.nodes}
-    elements = []
-    for owner, known in macs.items():
+def _relaying(cluster: Cluster, node: str) -> Iterator[KernelObject]:
+    """Where every MAC is, and by which tunnels its broadcasts leave: to the node's children in its owner's tree."""
+    topology, elements = cluster.topology, []
+    for owner in (other.name for other in cluster.nodes):
+        macs = [_bridge_mac(owner), *(endpoint.mac for endpoint in cluster.endpoints_on(owner))]
         if owner != node:
-            device = _device(ids[_next_hop(trees[node], node, owner)])
-            yield from (FdbEntry(device, mac) for mac in known)
-        children = sorted(child for child, before in trees[owner].items() if before == node and child != node)
-        elements += [f'{mac} . "{_device(ids[child])}"' for child in children for mac in known]
-    rules = ["add set bridge weave trees { type ether_addr . ifname ; }"]
-    rules += [f"add element bridge weave trees {{ {', '.join(elements)} }}"] if elements else []
-    rules += [
-        "add chain bridge weave forward { type filter hook forward priority 0 ; }",
-        "add rule bridge weave forward meta pkttype { broadcast, multicast } "
-        'oifname "vxlan-*" ether saddr . oifname != @trees drop',
-    ]
-    yield NftTable("bridge", "weave", tuple(rules))
+            device = _device(topology, _next_hop(topology, node, owner))
+            yield from (FdbEntry(device, mac) for mac in macs)
+        children = [child for child, before in topology.tree(owner).items() if before == node != child]
+        elements += [f'{mac} . "{_device(topology, child)}"' for child in sorted(children) for mac in macs]
+    commands = ["add set bridge weave trees { type ether_addr . ifname ; }"]
+    commands += [f"add element bridge weave trees {{ {', '.join(elements)} }}"] if elements else []
+    rule = 'meta pkttype { broadcast, multicast } oifname "vxlan-*" ether saddr . oifname != @trees drop'
+    table = NftTable.of("bridge", "weave", {"forward { type filter hook forward priority 0 ; }": (rule,)})
+    yield NftTable("bridge", "weave", (*commands, *table.rules))
 
 
-def _expose(cluster: Cluster, node: str) -> Iterator[KernelObject]:
-    """`weave expose`: pods keep their address among themselves and towards local pods, and take the node's elsewhere."""
-    for family in cluster.topology.families:
-        ip = "ip" if family == 4 else "ip6"
-        pods, multicast = cluster.pod_cidr(family), "224.0.0.0/4" if family == 4 else "ff00::/8"
-        local = [str(endpoint.address(family)) for endpoint in cluster.endpoints_on(node)]
-        table = NftTable.of(
-            ip,
-            "weave",
-            {
-                "WEAVE": (
-                    f"{ip} daddr @weaver-no-masq-local return",
-                    f"{ip} saddr {pods} {ip} daddr {multicast} return",
-                    f"{ip} saddr != {pods} {ip} daddr {pods} masquerade",
-                    f"{ip} saddr {pods} {ip} daddr != {pods} masquerade",
-                ),
-                "POSTROUTING { type nat hook postrouting priority srcnat ; }": ("jump WEAVE",),
-                "WEAVE-EXPOSE": (f"{ip} daddr {pods} accept",),
-                "FORWARD { type filter hook forward priority filter ; }": (
-                    'iifname "weave" oifname "weave" accept',
-                    'oifname "weave" jump WEAVE-EXPOSE',
-                    'iifname "weave" oifname != "weave" accept',
-                    'oifname "weave" ct state related,established accept',
-                ),
-            },
-        )
-        kind = "ipv4_addr" if family == 4 else "ipv6_addr"
-        members = [f"add element {ip} weave weaver-no-masq-local {{ {', '.join(local)} }}"] if local else []
-        yield NftTable(ip, "weave", (f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}", *members, *table.rules))
+def _in_pod(cluster: Cluster, node: str) -> Iterator[KernelObject]:
+    yield Offload("eth0")
+    yield from _arp_cache("eth0")
+    for gateway in cluster.gateways[node]:
+        yield Route(EVERYWHERE[gateway.version], "eth0", gateway)
+
+
+def _arp_cache(device: str) -> Iterator[KernelObject]:
+    yield from (Sysctl(f"net.ipv4.neigh.{device}.{key}", str(value)) for key, value in ARP_CACHE.items())
+
+
+def _expose(cluster: Cluster, node: str, family: int) -> NftTable:
+    """`weave expose`: among themselves pods keep their address; what leaves or enters their network gets the node's."""
+    ip, kind, multicast = ("ip", "ipv4_addr", "224.0.0.0/4") if family == 4 else ("ip6", "ipv6_addr", "ff00::/8")
+    pods = cluster.pod_cidr(family)
+    local = ", ".join(str(endpoint.address(family)) for endpoint in cluster.endpoints_on(node))
+    chains = {
+        "WEAVE": (
+            f"{ip} daddr @weaver-no-masq-local return",
+            f"{ip} saddr {pods} {ip} daddr {multicast} return",
+            f"{ip} saddr != {pods} {ip} daddr {pods} masquerade",
+            f"{ip} saddr {pods} {ip} daddr != {pods} masquerade",
+        ),
+        "POSTROUTING { type nat hook postrouting priority srcnat ; }": ("jump WEAVE",),
+        "WEAVE-EXPOSE": (f"{ip} daddr {pods} accept",),
+        "FORWARD { type filter hook forward priority filter ; }": (
+            'iifname "weave" oifname "weave" accept',
+            'oifname "weave" jump WEAVE-EXPOSE',
+            'iifname "weave" oifname != "weave" accept',
+            'oifname "weave" ct state related,established accept',
+        ),
+    }
+    commands = [f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}"]
+    commands += [f"add element {ip} weave weaver-no-masq-local {{ {local} }}"] if local else []
+    return NftTable(ip, "weave", (*commands, *NftTable.of(ip, "weave", chains).rules))

@@ -1,0 +1,295 @@
+"""The ring by tables, and what holds for every series of calls."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulab.dataplane import build_cluster
+from emulab.errors import InputError
+from emulab.ipam.contract import Ipam
+from emulab.ipam.ring import Ring
+from emulab.model import Node, Pod, Topology
+
+V4, V6 = "10.32.0.0/12", "fd00:32::/48"
+ENDS = "is the first or last address of 10.0.0.0/28, no pod's"
+
+
+def pod(name: str, node: str = "a", *addresses: str) -> Pod:
+    return Pod(name, node, addresses=tuple(map(ipaddress.ip_address, addresses)))
+
+
+def topology(nodes: str = "abc", *pods: Pod, cidrs: str = V4, own: dict[str, str] | None = None) -> Topology:
+    """``own``: nodes' own pod CIDRs."""
+    held = {node: (ipaddress.ip_network(cidr),) for node, cidr in (own or {}).items()}
+    return Topology(
+        "t",
+        (),
+        tuple(Node(node, held.get(node, ())) for node in nodes),
+        (),
+        pods,
+        tuple(map(ipaddress.ip_network, cidrs.split())),
+    )
+
+
+def joined(nodes: str = "abc", *pods: Pod, cidrs: str = V4, own: dict[str, str] | None = None) -> Ring:
+    ring = Ring(topology(nodes, *pods, cidrs=cidrs, own=own))
+    for node in nodes:
+        ring.add_node(node)
+    return ring
+
+
+def leases(ring: Ipam, node: str) -> str:
+    return " ".join(str(lease.network) for lease in ring.leases() if lease.node == node)
+
+
+def text(addresses: tuple[object, ...]) -> str:
+    return " ".join(map(str, addresses))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ("a", {"a": "10.32.0.0/12"}),
+        ("ab", {"a": "10.32.0.0/13", "b": "10.40.0.0/13"}),
+        ("abc", {"a": "10.32.0.0/13", "b": "10.40.0.0/14", "c": "10.44.0.0/14"}),
+        ("abcd", {"a": "10.32.0.0/14", "b": "10.36.0.0/14", "c": "10.40.0.0/14", "d": "10.44.0.0/14"}),
+    ],
+)
+def test_the_first_ring_is_halved_recursively(nodes: str, expected: dict[str, str]) -> None:
+    ring = joined(nodes)
+    assert {node: leases(ring, node) for node in nodes} == expected
+
+
+def test_addresses_begin_with_the_first_usable_one_of_each_range() -> None:
+    ring = joined(cidrs=f"{V6} {V4}")
+    assert [text(ring.gateway(node)) for node in "abc"] == [
+        "10.32.0.1 fd00:32::1",
+        "10.40.0.0 fd00:32:0:8000::",
+        "10.44.0.0 fd00:32:0:c000::",
+    ]
+    assert text(ring.allocate(pod("a1"))) == "10.32.0.2 fd00:32::2"
+    assert text(ring.allocate(pod("b1", "b"))) == "10.40.0.1 fd00:32:0:8000::1"
+
+
+def test_leases_are_in_node_order() -> None:
+    assert [lease.node for lease in joined("cab").leases()] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "gateways"),
+    [
+        ([], "10.32.0.1 10.40.0.0 10.44.0.0"),
+        ([pod("p", "a", "10.32.0.2")], "10.32.0.1 10.40.0.0 10.44.0.0"),
+        ([pod("p", "a", "10.32.0.1")], "10.39.255.255 10.40.0.0 10.44.0.0"),
+        ([pod("p", "b", "10.40.0.0")], "10.32.0.1 10.43.255.255 10.44.0.0"),
+        ([pod("p", "c", "10.44.0.0")], "10.32.0.1 10.40.0.0 10.47.255.254"),
+        ([pod("p", "c", "10.44.0.0"), pod("q", "c", "10.47.255.254")], "10.32.0.1 10.40.0.0 10.47.255.253"),
+        ([pod("p", "b", "10.32.0.1")], "10.32.0.2 10.40.0.0 10.44.0.0"),  # the range now begins there
+        ([pod("p", "b", "10.32.0.7")], "10.32.0.1 10.40.0.0 10.44.0.0"),  # no home for b's bridge
+    ],
+)
+def test_the_bridge_gives_way_to_fixed_addresses(fixed: list[Pod], gateways: str) -> None:
+    ring = joined("abc", *fixed)
+    assert " ".join(text(ring.gateway(node)) for node in "abc") == gateways
+    assert text(tuple(a for p in fixed for a in ring.allocate(p))) == text(tuple(a for p in fixed for a in p.addresses))
+
+
+def test_a_fixed_address_moves_the_ownership_of_just_itself() -> None:
+    ring = joined("ab", pod("p", "b", "10.0.0.5"), cidrs="10.0.0.0/28")
+    assert leases(ring, "a") == "10.0.0.0/30 10.0.0.4/32 10.0.0.6/31"
+    assert leases(ring, "b") == "10.0.0.5/32 10.0.0.8/29"
+
+
+def test_an_address_fixed_later_is_honoured_too() -> None:
+    ring = joined("ab", cidrs="10.0.0.0/28")
+    assert text(ring.allocate(pod("p", "b", "10.0.0.5"))) == "10.0.0.5"
+    assert leases(ring, "b") == "10.0.0.5/32 10.0.0.8/29"
+
+
+def test_neighbouring_pieces_of_one_owner_are_one() -> None:
+    ring = joined("ab", pod("p", "b", "10.0.0.6"), pod("q", "b", "10.0.0.7"), cidrs="10.0.0.0/28")
+    assert leases(ring, "b") == "10.0.0.6/31 10.0.0.8/29"
+
+
+def test_automatic_pods_pass_over_fixed_addresses_and_the_bridge() -> None:
+    p = pod("p", "a", "10.32.0.3")
+    ring = joined("abc", p)
+    assert text(ring.allocate(pod("a1"))) == "10.32.0.2"
+    assert text(ring.allocate(pod("a2"))) == "10.32.0.4"
+
+
+def test_a_node_s_own_pod_cidr_is_where_its_addresses_come_from_first() -> None:
+    ring = joined("ab", cidrs="10.1.0.0/16", own={"a": "10.1.9.0/24", "b": "10.1.2.0/30"})
+    assert [text(ring.gateway(node)) for node in "ab"] == ["10.1.9.0", "10.1.2.0"]
+    assert text(ring.allocate(pod("a1"))) == "10.1.9.1"
+    found = [text(ring.allocate(pod(f"b{n}", "b"))) for n in range(4)]
+    assert found == ["10.1.2.1", "10.1.2.2", "10.1.2.3", "10.1.128.0"]
+
+
+def test_a_released_address_is_free_again() -> None:
+    ring = joined()
+    for name in ("p", "q"):
+        ring.allocate(pod(name))
+    ring.release(pod("p"))
+    assert text(ring.allocate(pod("r"))) == "10.32.0.2"
+
+
+def test_who_has_run_out_gets_the_upper_half_of_the_largest_free_piece() -> None:
+    ring = joined("ab", cidrs="10.0.0.0/28")
+    found = [text(ring.allocate(pod(f"p{n}"))) for n in range(8)]
+    assert found == [f"10.0.0.{n}" for n in (2, 3, 4, 5, 6, 7, 10, 11)]
+    assert (leases(ring, "a"), leases(ring, "b")) == ("10.0.0.0/29 10.0.0.10/31", "10.0.0.8/31 10.0.0.12/30")
+
+
+def test_the_donor_is_the_peer_with_most_free_space() -> None:
+    ring = joined("abc")
+    ring.add_node("d")
+    # a's range is larger than b's and c's.  Its 10.36.0.0/14 is more than half of what is free: two addresses are not.
+    assert leases(ring, "d") == "10.38.0.0/15"
+
+
+def test_a_later_node_starts_with_nothing_and_asks() -> None:
+    ring = joined("ab", cidrs="10.0.0.0/24")
+    ring.add_node("c")
+    assert (leases(ring, "c"), text(ring.gateway("c"))) == ("10.0.0.96/27", "10.0.0.96")
+
+
+def test_a_removed_node_s_range_goes_to_the_first_of_the_others() -> None:
+    ring = joined("abc")
+    ring.remove_node("b")
+    assert leases(ring, "a") == "10.32.0.0/13 10.40.0.0/14"
+    assert {lease.node for lease in ring.leases()} == {"a", "c"}
+    ring.add_node("b")
+    assert text(ring.gateway("b")) == "10.36.0.0"  # the first of two /14, each less than half of what a has free
+
+
+def test_the_last_node_can_be_removed_and_come_back() -> None:
+    ring = joined("a")
+    ring.remove_node("a")
+    assert ring.leases() == ()
+    ring.add_node("a")
+    assert (leases(ring, "a"), text(ring.gateway("a"))) == ("10.32.0.0/12", "10.32.0.1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ([pod("p", "d")], "pod default/p: unknown node 'd' (known: a, b)"),
+        ([pod("p", "a", "10.1.0.1")], "pod default/p: 10.1.0.1 is outside the pod CIDR 10.0.0.0/28"),
+        ([pod("p", "a", "fd00::1")], "pod default/p: fd00::1 is outside the pod CIDR 10.0.0.0/28"),
+        ([pod("p", "a", "10.0.0.0")], f"pod default/p: 10.0.0.0 {ENDS}"),
+        (
+            [pod("p", "a", "10.0.0.15")],
+            "pod default/p: 10.0.0.15 is the first or last address of 10.0.0.0/28, no pod's",
+        ),
+        ([pod("p"), pod("q", "b", "10.0.0.2")], "pod default/q: 10.0.0.2 is taken by pod default/p"),
+        ([pod("p", "b", "10.0.0.1")], "pod default/p: 10.0.0.1 is taken by the bridge of node a"),
+        ([pod("p"), pod("p")], "pod default/p: has addresses already: 10.0.0.2"),
+        ([pod(f"p{n}") for n in range(13)], "pod default/p12: no free address left for node a in 10.0.0.0/28"),
+    ],
+)
+def test_refused(asked: list[Pod], message: str) -> None:
+    ring = joined("ab", cidrs="10.0.0.0/28")
+    for each in asked[:-1]:
+        ring.allocate(each)
+    with pytest.raises(InputError) as refused:
+        ring.allocate(asked[-1])
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (topology("abc", cidrs="10.0.0.0/31"), "pod CIDR 10.0.0.1/32 is too small for the nodes: each needs a piece"),
+        (topology("ab", cidrs="10.0.0.0/31"), "the bridge of node a: no free address left for node a in 10.0.0.0/31"),
+        (topology("a", pod("p", "a", "10.0.0.1"), cidrs="10.0.0.0/30"), ""),
+        (topology("a", pod("p", "a", "10.9.9.9"), cidrs="10.0.0.0/30"), "pod default/p: 10.9.9.9 is outside"),
+        (
+            topology("a", pod("p", "a", "10.0.0.1"), pod("q", "a", "10.0.0.1"), cidrs="10.0.0.0/28"),
+            "pod default/q: 10.0.0.1 is taken by pod default/p",
+        ),
+    ],
+)
+def test_clusters_refused(asked: Topology, message: str) -> None:
+    if not message:
+        assert text(build_cluster(asked, Ring(asked)).gateways["a"]) == "10.0.0.2"
+        return
+    with pytest.raises(InputError) as refused:
+        build_cluster(asked, Ring(asked))
+    assert message in str(refused.value)
+
+
+def test_what_fails_in_one_family_takes_nothing_in_the_other() -> None:
+    ring = joined("a", cidrs="10.0.0.0/28 fd00::/126")
+    ring.allocate(pod("p"))
+    with pytest.raises(InputError):
+        ring.allocate(pod("q"))
+    ring.release(pod("p"))
+    assert text(ring.allocate(pod("q"))) == "10.0.0.2 fd00::2"
+
+
+NODES = "abcd"
+FIXED = st.lists(st.tuples(st.integers(1, 62), st.sampled_from(NODES)), max_size=6, unique_by=lambda fixed: fixed[0])
+ACTS = st.lists(st.tuples(st.sampled_from(["add", "add", "release", "leave", "join"]), st.sampled_from(NODES)), max_size=90)
+
+
+def played(fixed: list[tuple[int, str]], acts: list[tuple[str, str]]) -> tuple[Ring, list[object]]:
+    """A life of a ring over 64 addresses, and all that it answered; refusals are answers too."""
+    network = ipaddress.ip_network("10.0.0.0/26")
+    pods = [pod(f"f{n}", node, str(network[n])) for n, node in fixed]
+    ring, answers = Ring(topology(NODES, *pods, cidrs=str(network))), []
+    for node in NODES:
+        ring.add_node(node)
+    alive = {each.key: each for each in pods}
+    nodes = set(NODES)
+    for each in pods:
+        answers.append(ring.allocate(each))
+    for number, (act, node) in enumerate(acts):
+        here = [each for each in alive.values() if each.node == node]
+        try:
+            if act == "add" and node in nodes:
+                answers.append(ring.allocate(pod(f"p{number}", node)))
+                alive[f"default/p{number}"] = pod(f"p{number}", node)
+            elif act == "release" and here:
+                ring.release(alive.pop(here[0].key))
+            elif act == "leave" and not here and node in nodes and len(nodes) > 1:
+                ring.remove_node(node)
+                nodes.remove(node)
+            elif act == "join" and node not in nodes:
+                ring.add_node(node)
+                nodes.add(node)
+        except InputError as error:
+            answers.append(str(error))
+        held = [a for each in alive for a in ring._pods[each]] + [a for n in nodes for a in ring.gateway(n)]
+        assert len(set(held)) == len(held), "an address has two holders"
+        assert not {network[0], network[-1]} & set(held)
+        pieces = ring.leases()
+        assert sum(lease.network.num_addresses for lease in pieces) == 64, "the ring has a hole, or an overlap"
+        assert list(ipaddress.collapse_addresses(lease.network for lease in pieces)) == [network]
+        owner = {address: lease.node for lease in pieces for address in lease.network}
+        assert all(owner[a] == each.node for each in alive.values() for a in ring._pods[each.key])
+        assert all(owner[a] == n for n in nodes for a in ring.gateway(n))
+    return ring, answers
+
+
+@settings(max_examples=60, deadline=None)
+@given(FIXED, ACTS)
+def test_whatever_happens_addresses_are_unique_owned_and_repeatable(
+    fixed: list[tuple[int, str]], acts: list[tuple[str, str]]
+) -> None:
+    assert played(fixed, acts)[1] == played(fixed, acts)[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40))
+def test_another_pod_changes_nobody_s_address(count: int) -> None:
+    few = topology("abc", *(pod(f"p{n}", "abc"[n % 3]) for n in range(count)), cidrs=f"{V4} {V6}")
+    more = replace(few, pods=(*few.pods, pod("extra", "b")))
+    before, after = (build_cluster(t, Ring(t)) for t in (few, more))
+    assert after.endpoints[:-1] == before.endpoints
+    assert after.gateways == before.gateways
