@@ -92,48 +92,46 @@ def row(what: str, figure: str, beside: str, ratio: str, target: str) -> None:
     print(f"| {what} | {figure} | {beside} | {ratio} | {target} |", flush=True)
 
 
-def main() -> None:
-    quick = "--quick" in sys.argv
-    runs = 3 if quick else 7
-    print("| what | emulab | stock Mininet | ratio | target |\n|---|---|---|---|---|")
+def small(runs: int) -> None:
+    """Whole processes."""
     three = wall([*APART, *MININET, "single,3"], runs)
     for plugin in PLUGINS:
         ours = wall([sys.executable, "-m", "emulab", "run", "-q", "--plugin", plugin], runs)
-        row(
-            f"`emulab run flat --plugin {plugin}`, whole process",
-            f"{ours:.2f} s",
-            f"{three:.2f} s (3 hosts, pingall)",
-            f"{ours / three:.1f}x",
-            "2x",
-        )
-    hosts = 30 if quick else 100
+        beside = f"{three:.2f} s (3 hosts, pingall)"
+        row(f"`emulab run flat --plugin {plugin}`, whole process", f"{ours:.2f} s", beside, f"{ours / three:.1f}x", "2x")
+
+
+def hundred(hosts: int) -> None:
+    """A hundred pods beside ``hosts`` hosts of Mininet."""
     start = wall([*APART, *MININET[:-3], "--test", "none", "--topo", f"single,{hosts}"], 1)
-    ping = hosts * (hosts - 1) / (wall([*APART, *MININET, f"single,{hosts}"], 1) - start)
+    host = start * 1000 / hosts
+    rate = hosts * (hosts - 1) / (wall([*APART, *MININET, f"single,{hosts}"], 1) - start)
     for plugin in PLUGINS:
         ten = fleet("fleet,10,10", plugin, Probing(("udp",), (4,), "ends"))
-        each = (ten["design"] + ten["build"]) * 10
-        row(
-            f"{plugin}: build fleet,10,10",
-            f"{each:.1f} ms a pod",
-            f"{start * 1000 / hosts:.0f} ms a host",
-            f"{each / (start * 1000 / hosts):.2f}x",
-            "3 ms a pod",
-        )
-        rate = ten["pairs"] / ten["mesh"]
-        row(
-            f"{plugin}: all UDP pairs of 100 pods",
-            f"{rate:,.0f} pairs/s",
-            f"{ping:,.0f} pings/s ({hosts} hosts)",
-            f"{rate / ping:.0f}x",
-            "100x",
-        )
+        pod, pairs = (ten["design"] + ten["build"]) * 10, ten["pairs"] / ten["mesh"]
+        beside = f"{host:.0f} ms a host, up and down"
+        row(f"{plugin}: build fleet,10,10", f"{pod:.1f} ms a pod", beside, f"{pod / host:.2f}x", "3 ms a pod")
+        beside = f"{rate:,.0f} pings/s ({hosts} hosts)"
+        row(f"{plugin}: all UDP pairs of 100 pods", f"{pairs:,.0f} pairs/s", beside, f"{pairs / rate:.0f}x", "100x")
+
+
+def thousand(plugin: str) -> None:
+    """A thousand pods on a hundred nodes."""
+    many = fleet("fleet,100,10", plugin, Probing(("udp",), (4,), "ends", nodes=False, outside=False))
+    row(f"{plugin}: build fleet,100,10", f"{many['design'] + many['build']:.1f} s", "", "", "4 s")
+    row(f"{plugin}: take it down", f"{many['down']:.2f} s", "", "", "1 s")
+    row(f"{plugin}: memory a pod", f"{many['kb']:.0f} KB", "", "", "450 KB")
+    told = f"{many['pairs']:,} pairs in {many['mesh']:.1f} s, {many['rss']:.0f} MB"
+    row(f"{plugin}: all UDP pairs of 1,000 pods", told, "", "", "999,000 in 20 s, 200 MB")
+
+
+def main() -> None:
+    quick = "--quick" in sys.argv
+    print("| what | emulab | stock Mininet | ratio | target |\n|---|---|---|---|---|")
+    small(3 if quick else 7)
+    hundred(30 if quick else 100)
     for plugin in PLUGINS[: 1 if quick else None]:
-        many = fleet("fleet,100,10", plugin, Probing(("udp",), (4,), "ends", nodes=False, outside=False))
-        row(f"{plugin}: build fleet,100,10", f"{many['design'] + many['build']:.1f} s", "", "", "4 s")
-        row(f"{plugin}: take it down", f"{many['down']:.2f} s", "", "", "1 s")
-        row(f"{plugin}: memory a pod", f"{many['kb']:.0f} KB", "", "", "450 KB")
-        told = f"{many['pairs']:,} pairs in {many['mesh']:.1f} s, {many['rss']:.0f} MB"
-        row(f"{plugin}: all UDP pairs of 1,000 pods", told, "", "", "999,000 in 20 s, 200 MB")
+        thousand(plugin)
 
 
 if __name__ == "__main__":

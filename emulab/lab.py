@@ -113,6 +113,8 @@ class Lab:
         from emulab.probe.flows import Flows as Wanted
 
         self._round += 1
+        for name in ("probe", "udp mesh"):  # of the last time
+            self.timings.pop(name, None)
         families = tuple(f for f in self.cluster.topology.families if f in (probing.families or (f,)))
         wanted = Wanted(self.cluster, self.plane, probing.protocols, families, self._round)
         result = RunResult(self.plane.name, self.plane.options(), self.cluster, timings=self.timings, taps=probing.taps)

@@ -30,6 +30,7 @@ class Prompt(CLI):  # type: ignore[misc]
     prompt = "emulab> "
     identchars = cmd.Cmd.identchars + "-./"
     doc_header = "Commands (help COMMAND tells more):"
+    _ours = ("pods", "nodes", "verify", "help", "exit", "quit", "EOF", "sh", "source", "time")
 
     def __init__(self, lab: Lab, verify: Callable[[], None]) -> None:
         self._lab, self._verify = lab, verify
@@ -44,6 +45,17 @@ class Prompt(CLI):  # type: ignore[misc]
     def initReadline(cls) -> None:
         """Completion and line editing come with the import; Mininet's history file would be left behind."""
         cls.readlineInited = True
+
+    def get_names(self) -> list[str]:
+        """Mininet's commands that are about switches and controllers are none here."""
+        return [name for name in dir(type(self)) if not name.startswith("do_") or name.removeprefix("do_") in self._ours]
+
+    def onecmd(self, line: str) -> object:
+        word, _, _ = self.parseline(line)
+        if word and f"do_{word}" not in self.get_names():
+            self.default(line)
+            return None
+        return super().onecmd(line)
 
     def do_pods(self, _line: str) -> None:
         "List the pods: node, addresses."
@@ -86,24 +98,6 @@ class Prompt(CLI):  # type: ignore[misc]
             words = rest.split()
         node.sendCmd(" ".join(str(self.mn[w].IP(family=family)) if w in self.mn else w for w in words))
         self.waitForNode(node)
-
-
-for _foreign in (
-    "dpctl",
-    "gterm",
-    "iperf",
-    "iperfudp",
-    "links",
-    "net",
-    "pingallfull",
-    "pingpairfull",
-    "ports",
-    "px",
-    "py",
-):
-    setattr(Prompt, f"do_{_foreign}", None)
-for _foreign in ("switch", "x", "xterm", "wait", "link", "intfs", "dump", "pingall", "pingpair", "noecho"):
-    setattr(Prompt, f"do_{_foreign}", None)
 
 
 def interact(lab: Lab, verify: Callable[[], None]) -> None:

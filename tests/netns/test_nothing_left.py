@@ -1,0 +1,186 @@
+"""However a run ends, the machine is afterwards what it was before."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandboxed import inside
+
+RUN = [sys.executable, "-m", "emulab", "run", "-q"]
+VOLATILE = ("conntrack_count", "random", "uuid", "neigh/default/gc_stale_time")
+Snapshot = dict[str, Any]
+
+
+def start(temporary: Path, *words: str) -> subprocess.Popen[str]:
+    """A run as the leader of a session of its own."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    return subprocess.Popen([*RUN, *words], text=True, start_new_session=True, env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def processes() -> dict[int, int]:
+    """pid -> session of everything that runs (zombies do not)."""
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            state, _, _, session = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:4]
+            if state != "Z":
+                found[int(entry)] = int(session)
+    return found
+
+
+def of_session(leader: int) -> list[int]:
+    return sorted(pid for pid, session in processes().items() if session == leader)
+
+
+def eventually(met: Callable[[], bool], seconds: float = 3.0) -> bool:
+    """Whether ``met`` becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not (good := met()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return good
+
+
+def shown(*command: str) -> Any:
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout or "[]")
+
+
+def namespaces() -> list[str]:
+    """The network namespaces that any process is in or holds."""
+    found = set()
+    for pid in processes():
+        with suppress(OSError):
+            links = [f"/proc/{pid}/ns/net", *(f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd"))]
+            for link in links:
+                with suppress(OSError):
+                    found.add(os.readlink(link))
+    return sorted(name for name in found if name.startswith("net:"))
+
+
+def snapshot(temporary: Path) -> Snapshot:
+    return {
+        "processes": sorted(processes()),
+        "namespaces": namespaces(),
+        "mounts": Path("/proc/self/mounts").read_text(),
+        "links": shown("ip", "-j", "link"),
+        "files": sorted(map(str, temporary.rglob("*"))),
+    }
+
+
+def kill_at_random(temporary: Path, times: int, at_once: int, seed: int) -> tuple[list[str], set[int]]:
+    """SIGKILL to a process of each run; returns what was left, and which were hit (0 outer, 1 keeper, 2 PID 1).
+
+    As PID 1 of a sandbox, whose /proc shows the runs and nothing else of the machine.
+    """
+    chance = random.Random(seed)
+    before, left, hit = snapshot(temporary), [], set()
+
+    def clean() -> bool:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # orphans are ours to bury
+                pass
+        return snapshot(temporary) == before
+
+    for number in range(0, times, at_once):
+        runs = [start(temporary) for _ in range(at_once)]
+        due = sorted(((time.monotonic() + chance.uniform(0, 0.6), chance.random(), run) for run in runs), key=lambda one: one[0])
+        for moment, share, run in due:
+            eventually(lambda moment=moment: time.monotonic() >= moment, 1)
+            if family := of_session(run.pid):
+                index = int(share * len(family))
+                hit.add(index)
+                with suppress(ProcessLookupError):
+                    os.kill(family[index], signal.SIGKILL)
+        for run in runs:
+            run.communicate(timeout=10)
+        if not eventually(clean):
+            after = snapshot(temporary)
+            left.append(f"round {number}: " + "; ".join(f"{k}: {before[k]} -> {after[k]}" for k in before if before[k] != after[k]))
+    return left, hit
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    left, hit = inside(lambda: kill_at_random(tmp_path, times=50, at_once=2, seed=20), "root")
+    assert left == []
+    assert hit == {0, 1, 2}
+
+
+def host() -> Snapshot:
+    """What the machine's owner could notice."""
+    addresses = shown("ip", "-j", "addr")
+    for address in (address for link in addresses for address in link.get("addr_info", ())):
+        address.pop("valid_life_time", None), address.pop("preferred_life_time", None)
+    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True)
+    return {
+        "links": shown("ip", "-j", "link"),
+        "addresses": addresses,
+        "routes": shown("ip", "-j", "route", "show", "table", "all"),
+        "routes6": shown("ip", "-j", "-6", "route", "show", "table", "main"),
+        "rules": shown("ip", "-j", "rule"),
+        "nft": (rules.returncode, rules.stdout),
+        "netns": sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else None,
+        "mounts": Path("/proc/self/mounts").read_text(),
+        "sysctls": sysctls(),
+    }
+
+
+def sysctls() -> dict[str, str]:
+    found = {}
+    for family in ("ipv4", "ipv6"):
+        for path in Path("/proc/sys/net", family).rglob("*"):
+            if not any(word in str(path) for word in VOLATILE):
+                with suppress(OSError, UnicodeDecodeError):
+                    found[str(path)] = path.read_text()
+    return found
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+def test_a_whole_run_leaves_the_host_as_it_was(plugin: str, tmp_path: Path) -> None:
+    before = host()
+    assert len(before["sysctls"]) > 100
+    run = start(tmp_path, "--plugin", plugin)
+    output, errors = run.communicate(timeout=60)
+    assert (run.returncode, errors) == (0, ""), output
+    after = host()
+    assert {key: after[key] for key in after if after[key] != before[key]} == {}
+    assert eventually(lambda: of_session(run.pid) == [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_equal_labs_at_once(tmp_path: Path) -> None:
+    runs = [start(tmp_path), start(tmp_path)]
+    ends = [run.communicate(timeout=60) for run in runs]
+    assert [(run.returncode, errors) for run, (_, errors) in zip(runs, ends, strict=True)] == [(0, "")] * 2
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the process", "to its group, as a terminal does"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run(number: signal.Signals, code: int, send: Callable[[int, int], None], tmp_path: Path) -> None:
+    mounts = Path("/proc/self/mounts").read_text()
+    run = start(tmp_path, "fleet,10,10")
+    assert eventually(lambda: len(of_session(run.pid)) >= 3, 10), "no sandbox"
+    send(run.pid, number)
+    _, errors = run.communicate(timeout=10)
+    assert (run.returncode, errors) == (code, "")
+    assert eventually(lambda: of_session(run.pid) == [])
+    assert Path("/proc/self/mounts").read_text() == mounts
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_takes_no_files(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = start(tmp_path, "--pcap", str(tmp_path / "file" / "packets"))
+    output, errors = run.communicate(timeout=60)
+    assert (run.returncode, output, errors.count("\n")) == (2, "", 1), errors
+    assert errors.startswith("error: ") and "packets" in errors and "Traceback" not in errors
