@@ -32,7 +32,7 @@ class Probing:
     protocols: tuple[str, ...] = PROTOCOLS
     families: tuple[int, ...] | None = None
     taps: str = "every"
-    timeout: float = 1.0
+    timeout: float = 2.0
     nodes: bool = True
     outside: bool = True
     mtu: bool = True

@@ -89,11 +89,13 @@ def _keep(lab: Callable[[], int], report: int, alive: int) -> NoReturn:
             os.write(report, f"{error.filename or 'unshare'}: {error.strerror}".encode())
             os._exit(MachineError.exit_code)
         ours, theirs = os.pipe2(os.O_CLOEXEC)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until each knows what to do with them
         child = os.fork()
         if child == 0:
             os.close(theirs)
             os.close(report)
             _be_init(lab, ours)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         os.close(ours)
         os.close(report)
         for waiting in pending:
@@ -130,6 +132,7 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
         _die_with_parent(alive)
         for number in _FORWARDED:
             signal.signal(number, _interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         # Some containers mask /proc; the lab then sees the container's processes, and works all the same.
         with contextlib.suppress(PermissionError):
