@@ -53,7 +53,12 @@ def run(lab: Callable[[], int]) -> int:
         _keep(lab, report_write, alive_read)
     os.close(report_write)
     os.close(alive_read)
-    previous = {number: signal.signal(number, lambda n, _: os.kill(keeper, n)) for number in _FORWARDED}
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(keeper, number)
+
+    previous = {number: signal.signal(number, hand_on) for number in _FORWARDED}
     try:
         with open(report_read) as report:
             problem = report.read()
@@ -77,7 +82,8 @@ def _keep(lab: Callable[[], int], report: int, alive: int) -> NoReturn:
 
         def forward(number: int, _: FrameType | None) -> None:
             if child:
-                os.kill(child, number)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, number)
             else:
                 pending.append(number)
 

@@ -15,7 +15,11 @@ SCHEMA = "emulab/plan/1"
 
 def as_text(plane: DataPlane, cluster: Cluster, state: State) -> str:
     """Nodes first, since they bring the pods' interfaces; each block is typed inside its namespace."""
-    options = " ".join(f"{name}={value}" for name, value in plane.options().items() if value is not None)
+    options = " ".join(
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in plane.options().items()
+        if value is not None
+    )
     lines = [
         f"# {plane.name} on {cluster.topology.name} ({options})",
         "# Each node has its uplink and addresses already; each pod is an empty namespace in the node's /run/netns.",

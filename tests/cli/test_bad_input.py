@@ -67,7 +67,7 @@ FILES = [
     (PLAIN.replace("10.1.0.0/16", "224.1.0.0/16"), "topology.yaml:1:", "no host can have an address in it"),
     (PLAIN.replace("{", "{pod-cidrs: [10.1.7.0/24], "), "topology.yaml:4:", "overlaps 10.1.7.0/24 of node node-a"),
     (PLAIN.replace("{", "{pod-cidrs: [10.1.7.0/30], ").replace("pods: 1", "pods: 3", 1), "10.1.7.0/30"),
-    (PLAIN.replace("10.1.0.0/16", "10.1.0.0/29").replace("pods: 1", "pods: 40"), "lease 10.1.0.0/30 has no free address left for pod"),
+    (PLAIN.replace("10.1.0.0/16", "10.1.0.0/29").replace("pods: 1", "pods: 40"), "10.1.0.0/30 has no free address left for pod"),
     (PLAIN.replace("pods: 1", "segment: lam, pods: 1", 1), "topology.yaml:3:", "unknown segment 'lam' (did you mean 'lan'?)"),
     (PLAIN + "cut: [[node-a, node-x]]\n", "topology.yaml:5:", "unknown node 'node-x'", "did you mean 'node-"),
     (PLAIN.replace("pods: 1", "links: [{interface: uplink-to-rack-1}]", 1), "'uplink-to-rack-1'", "1 to 15 letters"),
@@ -90,7 +90,8 @@ MODULES = [
         "Broken lacks ipam, plan, wire",
     ),
     (
-        "from dataclasses import dataclass\nfrom emulab.dataplane import DataPlane\nfrom emulab.ipam.host_local import HostLocal\n"
+        "from dataclasses import dataclass\nfrom emulab.dataplane import DataPlane\n"
+        "from emulab.ipam.host_local import HostLocal\n"
         "@dataclass(frozen=True)\nclass Broken(DataPlane):\n    name = 'broken'\n"
         "    def ipam(self, topology): return HostLocal(topology)\n    def wire(self, *_): ...\n"
         "    def plan(self, cluster):\n        return cluster.no_such_thing\n",
