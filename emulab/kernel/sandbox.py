@@ -21,6 +21,7 @@ from emulab.errors import MachineError
 from emulab.kernel import syscalls
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AWAITED = (*_FORWARDED, signal.SIGCHLD)
 _ISOLATED = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 ADVICE = (
     "run it with sudo, or allow unprivileged user namespaces: "
@@ -46,6 +47,7 @@ def run(lab: Callable[[], int]) -> int:
     sys.stderr.flush()
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
     alive_read, alive_write = os.pipe2(os.O_CLOEXEC)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     keeper = os.fork()
     if keeper == 0:
         os.close(report_read)
@@ -53,23 +55,27 @@ def run(lab: Callable[[], int]) -> int:
         _keep(lab, report_write, alive_read)
     os.close(report_write)
     os.close(alive_read)
-
-    def hand_on(number: int, _: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.kill(keeper, number)
-
-    previous = {number: signal.signal(number, hand_on) for number in _FORWARDED}
     try:
         with open(report_read) as report:
             problem = report.read()
-        _, status = os.waitpid(keeper, 0)
+        status = _await(keeper)
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         os.close(alive_write)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if problem:
         raise MachineError(f"cannot make a sandbox ({problem}): {ADVICE}")
-    return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    return status
+
+
+def _await(child: int) -> int:
+    """Hand on signals to ``child`` until it ends; returns its exit code.  They are blocked, so none comes at a bad moment."""
+    while True:
+        ended, raw = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(raw) if os.WIFEXITED(raw) else 128 + os.WTERMSIG(raw)
+        number = signal.sigwait(_AWAITED)
+        if number != signal.SIGCHLD:
+            os.kill(child, number)
 
 
 def _keep(lab: Callable[[], int], report: int, alive: int) -> NoReturn:
@@ -77,37 +83,20 @@ def _keep(lab: Callable[[], int], report: int, alive: int) -> NoReturn:
     status = 1
     try:
         _die_with_parent(alive)
-        child = 0
-        pending: list[int] = []
-
-        def forward(number: int, _: FrameType | None) -> None:
-            if child:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, number)
-            else:
-                pending.append(number)
-
-        for number in _FORWARDED:
-            signal.signal(number, forward)
         try:
             _isolate()
         except OSError as error:
             os.write(report, f"{error.filename or 'unshare'}: {error.strerror}".encode())
             os._exit(MachineError.exit_code)
         ours, theirs = os.pipe2(os.O_CLOEXEC)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until each knows what to do with them
         child = os.fork()
         if child == 0:
             os.close(theirs)
             os.close(report)
             _be_init(lab, ours)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         os.close(ours)
         os.close(report)
-        for waiting in pending:
-            os.kill(child, waiting)
-        _, raw = os.waitpid(child, 0)
-        status = os.waitstatus_to_exitcode(raw) if os.WIFEXITED(raw) else 128 + os.WTERMSIG(raw)
+        status = _await(child)
     finally:
         os._exit(status)
 
@@ -138,7 +127,7 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
         _die_with_parent(alive)
         for number in _FORWARDED:
             signal.signal(number, _interrupt)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         # Some containers mask /proc; the lab then sees the container's processes, and works all the same.
         with contextlib.suppress(PermissionError):
