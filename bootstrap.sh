@@ -79,7 +79,7 @@ install_environment() { # extra
     say "installing emulab from $repo in $VENV"
     rm -rf "$VENV"
     logged "making the environment" "$python" -m venv "$VENV"
-    logged "pip install" "$VENV/bin/python" -m pip --disable-pip-version-check install -qq --editable "$repo[$1]"
+    logged "pip install" "$VENV/bin/python" -m pip --disable-pip-version-check install -qq --editable "${repo}[$1]"
     ln -sfn "$VENV/bin/emulab" "$COMMAND"
     stamp "$1" >"$STAMP"
     # The user who called sudo, or else any user:
