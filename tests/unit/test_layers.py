@@ -1,0 +1,59 @@
+"""Imports point downward, pure rooms stay pure, and two files know Mininet."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = (
+    ("errors",),
+    ("model",),
+    ("topology", "state", "ipam"),
+    ("dataplane", "topology_file"),
+    ("packet", "registry", "planning", "fabric"),
+    ("result",),
+    ("kernel",),
+    ("underlay", "probe", "attribution"),
+    ("report", "lab"),
+    ("prompt",),
+    ("cli",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam")
+EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
+FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" if node.module == "emulab" else str(node.module) for alias in node.names)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "emulab").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downward(path: Path) -> None:
+    names = list(imports(path))
+    ours = {name.split(".")[1] for name in names if name.startswith("emulab.")} - {"__version__"}
+    others = {name.split(".")[0] for name in names}
+    if path.is_relative_to(ROOT / "emulab"):
+        here = room(path)
+        if here not in ("__init__", "__main__"):
+            assert {name for name in ours if LEVEL[name] > LEVEL[here]} == set()
+        if here in PURE:
+            assert others & EFFECTS == set()
+        assert "mininet" not in others or here in ("underlay", "prompt")
+        assert "scapy" not in others or here == "probe"
+        assert not any(name.startswith("emulab_plugins") for name in names), "emulab names no plugin"
+    else:
+        assert ours <= {"model", "state", "dataplane", "errors", "ipam"}
+        assert others & EFFECTS == set()
