@@ -68,13 +68,13 @@ def fleet(topology: str, plugin: str, probing: Probing | None = None) -> dict[st
 
         start = time.perf_counter()
         plane = registry.plugin(plugin)()
-        cluster, plan = design(registry.topology(topology), plane)
+        wanted = design(registry.topology(topology), plane)
         designed = time.perf_counter()
         before = available()
-        with Lab(cluster, plane, plan) as lab:
+        with Lab(wanted) as lab:
             lab.build()
             built = time.perf_counter()
-            used = (before - available()) / len(cluster.endpoints)
+            used = (before - available()) / len(wanted.cluster.endpoints)
             found: dict[str, Any] = {}
             if probing:
                 result = lab.verify(probing)

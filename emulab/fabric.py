@@ -59,6 +59,11 @@ def legs(topology: Topology) -> list[tuple[str, Segment, str]]:
     ]
 
 
+def live_links(topology: Topology) -> list[Link]:
+    """The links of nodes that are running."""
+    return [link for link in topology.links if topology.running(link.node)]
+
+
 def uplink(topology: Topology, link: Link) -> Veth:
     """A node's link as the pair that makes it; the object belongs to the switches' namespace."""
     return Veth(
@@ -89,10 +94,11 @@ def switch(topology: Topology, segment: Segment) -> list[KernelObject]:
         Sysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1"),
         Up(name),
     ]
-    ports = [(switch_port(topology, link), link) for link in topology.links if link.segment == segment.name]
+    ports = [(switch_port(topology, link), link) for link in live_links(topology) if link.segment == segment.name]
     ports += [(port, None) for _, leg, port in legs(topology) if leg == segment]  # type: ignore[misc]
     for port, link in ports:
-        objects += [Sysctl(f"net.ipv6.conf.{port}.disable_ipv6", "1"), BridgePort(port, name), Up(port)]
+        objects += [Sysctl(f"net.ipv6.conf.{port}.disable_ipv6", "1"), BridgePort(port, name)]
+        objects += [Up(port)] if link is None or link.up else []
         if link:
             objects += _shaping(port, link)
     return objects
@@ -101,7 +107,7 @@ def switch(topology: Topology, segment: Segment) -> list[KernelObject]:
 def cuts(topology: Topology) -> list[KernelObject]:
     """What keeps node pairs without a direct path apart on the switch they share."""
     elements = []
-    for pair in sorted(map(sorted, topology.cut)):
+    for pair in sorted(map(sorted, topology.apart)):
         for link in topology.links:
             for other in topology.links:
                 if {link.node, other.node} == set(pair) and link.segment == other.segment:
@@ -139,23 +145,28 @@ def gateway(topology: Topology) -> list[KernelObject]:
         objects += _interface(interface, gateway_addresses(segment))
     outside = [ipaddress.ip_interface(f"{a.network.network_address + 1}/{a.network.prefixlen}") for a in OUTSIDE_ADDRESSES]
     objects += _interface(_OUTSIDE_PORT, tuple(outside))
-    pairs = [
-        f"{one.ip} . {two.ip}"
-        for pair in sorted(map(sorted, topology.cut))
-        for a, b in (pair, pair[::-1])
-        for one in topology.uplink(a).addresses
-        for two in topology.uplink(b).addresses
-        if one.version == two.version == 4
-    ]
-    if pairs:
-        rules = (
-            "add chain ip cuts forward { type filter hook forward priority 0 ; }",
-            "add set ip cuts pairs { type ipv4_addr . ipv4_addr ; }",
-            f"add element ip cuts pairs {{ {', '.join(pairs)} }}",
-            "add rule ip cuts forward ip saddr . ip daddr @pairs drop",
-        )
-        objects.append(NftTable("ip", "cuts", rules))
+    objects += _router_cuts(topology)
     return objects
+
+
+def _router_cuts(topology: Topology) -> Iterator[NftTable]:
+    for ip, kind, family in (("ip", "ipv4_addr", 4), ("ip6", "ipv6_addr", 6)):
+        pairs = [
+            f"{one.ip} . {two.ip}"
+            for pair in sorted(map(sorted, topology.apart))
+            for a, b in (pair, pair[::-1])
+            for one in topology.uplink(a).addresses
+            for two in topology.uplink(b).addresses
+            if one.version == two.version == family
+        ]
+        if pairs:
+            rules = (
+                f"add chain {ip} cuts forward {{ type filter hook forward priority 0 ; }}",
+                f"add set {ip} cuts pairs {{ type {kind} . {kind} ; }}",
+                f"add element {ip} cuts pairs {{ {', '.join(pairs)} }}",
+                f"add rule {ip} cuts forward {ip} saddr . {ip} daddr @pairs drop",
+            )
+            yield NftTable(ip, "cuts", rules)
 
 
 def outside() -> list[KernelObject]:
@@ -167,8 +178,8 @@ def outside() -> list[KernelObject]:
 
 
 def plan(topology: Topology) -> State:
-    """The whole underlay in one state."""
-    switches: list[KernelObject] = [uplink(topology, link) for link in topology.links]
+    """The whole underlay in one state, less the nodes that are switched off."""
+    switches: list[KernelObject] = [uplink(topology, link) for link in live_links(topology)]
     switches += [gateway_leg(topology, *leg) for leg in legs(topology)]
     for segment in topology.segments:
         switches += switch(topology, segment)
@@ -176,7 +187,7 @@ def plan(topology: Topology) -> State:
     state: dict[str, tuple[KernelObject, ...]] = {SWITCHES: tuple(switches)}
     state[GATEWAY] = (outside_link(), *gateway(topology))
     state[OUTSIDE_HOST] = tuple(outside())
-    state.update({n.name: tuple(node(topology, n.name)) for n in topology.nodes})
+    state.update({n.name: tuple(node(topology, n.name)) for n in topology.nodes if n.running})
     return state
 
 

@@ -6,46 +6,30 @@ A lab runs inside a sandbox (`emulab.kernel.sandbox`); when the process ends, th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
-from emulab import attribution
 from emulab.dataplane import DataPlane
-from emulab.errors import MachineError
-from emulab.kernel import applier, conntrack, nftables
+from emulab.diff import Diff, diff
+from emulab.errors import EmulabError, MachineError
+from emulab.kernel import applier, encode, nftables
 from emulab.kernel.namespaces import Namespaces
-from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES, Cluster, Endpoint, IPAddress
-from emulab.packet import Finding, Flow, Kind, MtuResult, judge
-from emulab.result import Block, RunResult
-from emulab.state import State, Vxlan
+from emulab.model import Cluster, Endpoint
+from emulab.planning import Design
+from emulab.result import RunResult
+from emulab.state import Bridge, FdbEntry, State, Up, Veth, Vxlan
+from emulab.verification import Probing, Verification, tunnel_ports
 
-PROTOCOLS = ("icmp", "udp", "tcp")
-
-
-@dataclass(frozen=True)
-class Probing:
-    """What to measure: protocols and families, and where to look ("every" place, or both "ends" only)."""
-
-    protocols: tuple[str, ...] = PROTOCOLS
-    families: tuple[int, ...] | None = None
-    taps: str = "every"
-    timeout: float = 2.0
-    nodes: bool = True
-    outside: bool = True
-    mtu: bool = True
-    keep: bool = True  # the observations of healthy flows
+__all__ = ["Lab", "Probing"]
 
 
 @dataclass
 class Lab:
-    """A cluster, its plan, and the kernel that holds them."""
+    """A design and the kernel that holds it."""
 
-    cluster: Cluster
-    plane: DataPlane
-    plan: State
+    design: Design
     timings: dict[str, float] = field(default_factory=dict)
     network: Any = None
 
@@ -55,6 +39,18 @@ class Lab:
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
         self._round = int(time.time()) & 0x3FFF
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.design.cluster
+
+    @property
+    def plane(self) -> DataPlane:
+        return self.design.plane
+
+    @property
+    def plan(self) -> State:
+        return self.design.plan
 
     def __enter__(self) -> Lab:
         return self
@@ -83,21 +79,82 @@ class Lab:
                 self.namespaces.name_pods(node.name, pods)
         with self.phase("data plane"):
             applier.add(self.namespaces, self.plan)
-            self._wait_until_up()
+            self.wait_until_up()
 
-    def _wait_until_up(self, seconds: float = 10.0) -> None:
-        """Until every interface that is switched on has its carrier: a packet sent earlier would be lost."""
-        deadline = time.monotonic() + seconds
-        for node in (*(node.name for node in self.cluster.nodes), GATEWAY, OUTSIDE_HOST, SWITCHES):
+    def change(self, after: Design) -> Diff:
+        """Bring the kernel to another design; returns what was changed.  When the kernel refuses, all is put back."""
+        from emulab import underlay
+
+        before, changes = self.design, diff(self.design.desired, after.desired)
+        endpoints = {e.key: e for design in (before, after) for e in design.cluster.endpoints}
+        self._leave(changes.gone, endpoints)
+        self._enter(changes.new, endpoints)
+        try:
+            applier.apply(self.namespaces, changes)
+        except EmulabError:
+            self._leave(changes.new, endpoints)
+            self.namespaces.remove(changes.new)
+            raise
+        self.namespaces.remove(changes.gone)
+        self.design = after
+        underlay.follow(self.network, after.topology, self.namespaces)
+        self._relearn(changes)
+        self.wait_until_up(_both_ends(after.desired, _switched_on(changes.add)))
+        return changes
+
+    def _relearn(self, changes: Diff) -> None:
+        """Where tunnels have come or static places of MACs have gone, MACs are known as if learned.
+
+        Weave's cache of MACs outlives a change of its topology; without it the bridges would flood.
+        """
+        desired = self.design.desired
+        macs = {node.name: [e.mac for e in self.cluster.endpoints_on(node.name)] for node in self.design.present.nodes}
+        for node, found in macs.items():
+            found += [thing.mac for thing in desired[node] if isinstance(thing, Bridge) and thing.mac]
+        for node in macs:
+            new = any(isinstance(thing, Vxlan) and thing.remote for thing in changes.add.get(node, ()))
+            if not new and not any(isinstance(thing, FdbEntry) and not thing.remote for thing in changes.remove.get(node, ())):
+                continue
+            static = {thing.mac for thing in desired[node] if isinstance(thing, FdbEntry)}
+            tunnels = {thing.remote: thing.name for thing in desired[node] if isinstance(thing, Vxlan) and thing.remote}
             namespace = self.namespaces[node]
-            while waiting := [name for name, link in namespace.socket().links().items() if link.waiting]:
+            for link in self.cluster.topology.links:
+                device = next((tunnels[a.ip] for a in link.addresses if a.ip in tunnels), None)
+                if device and link.node in macs:
+                    known = [mac for mac in macs[link.node] if mac not in static]
+                    namespace.socket().execute([encode.learned(namespace, device, mac) for mac in known])
+
+    def _enter(self, new: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
+        """Make the namespaces that are to come, and give them their names."""
+        self.namespaces.create(list(new))
+        for name in new:
+            if name not in endpoints:
+                self.namespaces.add_mounts(name)
+        for name in new:
+            if name in endpoints:
+                self.namespaces.name_pods(endpoints[name].node, {name: endpoints[name].pod.netns})
+
+    def _leave(self, gone: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
+        """Stop what runs in the namespaces that are to go, and take their names away."""
+        if gone:
+            self.namespaces.kill(gone)
+        for name in gone:
+            if name in endpoints and endpoints[name].node not in gone:
+                self.namespaces.unname_pods(endpoints[name].node, [endpoints[name].pod.netns])
+
+    def wait_until_up(self, devices: Mapping[str, Collection[str]] | None = None, seconds: float = 10.0) -> None:
+        """Until those interfaces of each namespace (default: all) have their carrier: a packet sent earlier would be lost."""
+        devices = _switched_on(self.design.desired) if devices is None else devices
+        deadline = time.monotonic() + seconds
+        for node, names in devices.items():
+            while waiting := [n for n, link in self.namespaces[node].socket().links().items() if link.waiting and n in names]:
                 if time.monotonic() > deadline:
                     raise MachineError(f"{node}: {', '.join(waiting)} did not come up within {seconds:g} s")
                 time.sleep(0.0005)
 
     @property
     def tunnel_ports(self) -> frozenset[int]:
-        return frozenset(thing.port for objects in self.plan.values() for thing in objects if isinstance(thing, Vxlan))
+        return tunnel_ports(self.design)
 
     def verify(
         self,
@@ -105,162 +162,34 @@ class Lab:
         on_progress: Callable[[int, int], None] | None = None,
         on_frame: Callable[[Any], None] | None = None,
     ) -> RunResult:
-        """Probe everything and judge it.
+        """Probe and judge.
 
         ``on_progress`` is told (flows done, flows in all), ``on_frame`` gets every `emulab.probe.taps.Frame`.
         """
-        from emulab.probe import neighbours
-        from emulab.probe.flows import Flows as Wanted
-
         self._round += 1
+        verification = Verification(self.namespaces, self.design, probing, self._round, on_progress, on_frame)
+        result = verification.run()
         for name in ("probe", "udp mesh"):  # of the last time
             self.timings.pop(name, None)
-        families = tuple(f for f in self.cluster.topology.families if f in (probing.families or (f,)))
-        wanted = Wanted(self.cluster, self.plane, probing.protocols, families, self._round)
-        result = RunResult(self.plane.name, self.plane.options(), self.cluster, timings=self.timings, taps=probing.taps)
-        with self.phase("probe"):
-            neighbours.prime(self.namespaces, self.cluster, self.plan)
-            pairs: Iterable[Flow] = wanted.between_pods()
-            if probing.taps == "ends" and on_frame is None and wanted.to_themselves():
-                with self.phase("udp mesh"), neighbours.brief_conntrack(self.namespaces, self.cluster):
-                    result.flows.blocks, unproven = self._mesh(wanted, probing, families, on_progress)
-                pairs = wanted.between_pods(unproven)
-            # Not before the mesh: an event for each of a million connections would cost more than the exchange.
-            where = [
-                *(node.name for node in self.cluster.nodes),
-                *(endpoint.key for endpoint in self.cluster.endpoints),
-            ]
-            with closing(conntrack.Watch(self.namespaces, where)) as watch:
-                self._watch(wanted, pairs, probing, families, result, on_progress, on_frame)
-                attribution.explain(self.namespaces, result, watch.translated())
+        self.timings.update(verification.timings)
+        result.timings = self.timings
         return result
 
-    def _watch(
-        self,
-        wanted: Any,
-        pairs: Iterable[Flow],
-        probing: Probing,
-        families: tuple[int, ...],
-        result: RunResult,
-        on_progress: Callable[[int, int], None] | None,
-        on_frame: Callable[[Any], None] | None,
-    ) -> None:
-        """Probe flow by flow, with taps."""
-        from emulab.probe.engine import Engine, place_of, watched
 
-        pods = [endpoint.key for endpoint in self.cluster.endpoints]
-        nodes = [node.name for node in self.cluster.nodes]
-        endpoints = {endpoint.key: endpoint for endpoint in self.cluster.endpoints}
-        with ExitStack() as release:
-            engine = Engine(
-                self.namespaces,
-                pods=pods,
-                nodes=nodes,
-                families=families,
-                watched=watched(probing.taps, pods, nodes),
-                tunnel_ports=self.tunnel_ports,
-                round_=self._round,
-                timeout=probing.timeout,
-                on_frame=on_frame,
-            )
-            release.callback(engine.close)
-            flows = list(pairs)
-            if probing.nodes:
-                every = probing.taps == "every"
-                flows += wanted.from_nodes(lambda node, to: _source(engine.host(node).source_for(to)), every)
-            if probing.outside:
-                flows += wanted.to_outside()
-            for count, outcome in enumerate(engine.run(flows), 1):
-                flow = outcome.flow
-                wire = None
-                if flow.kind is Kind.POD and probing.taps == "every":
-                    wire = self.plane.wire(self.cluster, endpoints[flow.source], endpoints[flow.destination], flow.family)
-                judged = judge(
-                    flow,
-                    outcome.seen,
-                    answered=outcome.answered,
-                    refused=outcome.refused,
-                    ends=(place_of(flow.source, nodes), place_of(flow.destination, nodes)),
-                    wire=wire,
-                )
-                result.flows.recorded.append(judged)
-                if on_progress:
-                    on_progress(count, len(flows))
-            if probing.mtu and "icmp" in probing.protocols and wanted.to_themselves():
-                sized = list(wanted.full_size())
-                outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
-                result.mtu = [self._mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
-
-    def _mesh(
-        self,
-        wanted: Any,
-        probing: Probing,
-        families: tuple[int, ...],
-        on_progress: Callable[[int, int], None] | None,
-    ) -> tuple[list[Block], list[tuple[Endpoint, Endpoint, int, str]]]:
-        """All pod pairs by UDP at once; returns what is proved, and the shapes of flow that are left to be looked at closely."""
-        from emulab.probe import mesh
-        from emulab.probe.flows import PORT, source_port
-
-        endpoints = self.cluster.endpoints
-        total = len(endpoints) * (len(endpoints) - 1) * len(families)
-        done = 0
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            if on_progress:
-                on_progress(done, total)
-
-        blocks = []
-        left = [
-            (a, b, family, protocol)
-            for family in families
-            for protocol in probing.protocols
-            if protocol != "udp"
-            for a in endpoints
-            for b in endpoints
-            if a is not b
-        ]
-        if "udp" not in probing.protocols:
-            return [], left
-        workers = mesh.threads()
-        ports = [PORT + index for index in range(workers)]
-        dports = [ports[i] for i in range(workers) for _ in mesh.share(len(endpoints), i, workers)]
-        for family in families:
-            sport = source_port(self._round, family)
-            rows = mesh.prove(
-                self.namespaces,
-                endpoints,
-                family,
-                round_=self._round,
-                sport=sport,
-                dports=ports,
-                timeout=probing.timeout,
-                on_progress=progress,
-            )
-            blocks.append(Block(endpoints, family, "udp", sport, dports, rows))
-            left += [
-                (endpoints[i], endpoints[j], family, "udp")
-                for j, row in enumerate(rows)
-                if row.count(mesh.DELIVERED) < len(endpoints) - 1
-                for i, state in enumerate(row)
-                if state != mesh.DELIVERED and i != j
-            ]
-        return blocks, left
-
-    def _mtu(self, flow: Flow, mtu: int, full: Any, over: Any) -> MtuResult:
-        fits = "delivered" if full.answered else "lost"
-        words, _, by = over.refused.partition(", by ")
-        told = "too big" if words.startswith("packet too big") else "delivered" if over.answered else "lost"
-        findings = []
-        place = f"{flow.source} -> {flow.destination}"
-        if fits != "delivered":
-            findings.append(Finding("MTU", f"{mtu} bytes delivered", full.refused or "lost", place))
-        if told != "too big":
-            findings.append(Finding("MTU", f"{mtu + 1} bytes reported as too big", over.refused or told, place))
-        return MtuResult(flow.source, flow.destination, flow.family, mtu, fits, told, by, tuple(findings))
+def _both_ends(desired: State, devices: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """``devices``, and those at the other end of their pairs, but in pods: those come up with their node's."""
+    found = {namespace: set(names) for namespace, names in devices.items()}
+    for namespace, names in devices.items():
+        for thing in desired[namespace]:
+            if isinstance(thing, Veth) and thing.name in names and thing.peer_namespace and "/" not in thing.peer_namespace:
+                found.setdefault(thing.peer_namespace, set()).add(thing.peer)
+    return found
 
 
-def _source(address: str | None) -> IPAddress | None:
-    return ip_address(address) if address else None
+def _switched_on(state: State) -> dict[str, set[str]]:
+    """The devices that ``state`` switches on, by namespace: in a pod the other end of its node's."""
+    return {
+        namespace: {thing.device for thing in objects if isinstance(thing, Up)}
+        for namespace, objects in state.items()
+        if "/" not in namespace
+    }

@@ -43,7 +43,8 @@ class Segment:
 class Link:
     """A node's attachment to a segment: its uplink.
 
-    ``rate`` is in bit/s, ``delay`` in seconds (one way), ``loss`` a fraction 0..1; 0 means unshaped.
+    ``rate`` is in bit/s, ``delay`` in seconds (one way), ``loss`` a fraction 0..1; 0 means unshaped.  A link that is not
+    ``up`` has no carrier: the switch's port is off.
     """
 
     node: str
@@ -54,14 +55,21 @@ class Link:
     rate: int = 0
     delay: float = 0.0
     loss: float = 0.0
+    up: bool = True
 
 
 @dataclass(frozen=True)
 class Node:
-    """A cluster node.  ``pod_cidrs``: its leases when the topology fixes them, else the IPAM chooses."""
+    """A cluster node.  ``pod_cidrs``: its leases when the topology fixes them, else the IPAM chooses.
+
+    ``number`` is its place in the topology, from 1, and stays when other nodes leave; 0: not numbered yet.  A node that is
+    not ``running`` is switched off: it belongs to the cluster, but has no namespace.
+    """
 
     name: str
     pod_cidrs: tuple[IPNetwork, ...] = ()
+    number: int = 0
+    running: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,8 @@ class Pod:
 
 @dataclass(frozen=True)
 class Topology:
-    """What was asked for.  ``cut`` holds the node pairs that have no direct underlay path."""
+    """What was asked for.  ``cut`` holds the node pairs that have no direct underlay path, ``partitioned`` those that were
+    parted later and will be joined again."""
 
     name: str
     segments: tuple[Segment, ...]
@@ -97,6 +106,7 @@ class Topology:
     pod_cidrs: tuple[IPNetwork, ...]
     description: str = ""
     cut: frozenset[frozenset[str]] = frozenset()
+    partitioned: frozenset[frozenset[str]] = frozenset()
 
     @property
     def families(self) -> tuple[int, ...]:
@@ -141,20 +151,37 @@ class Topology:
             raise InputError("no underlay family is common to all nodes, expected IPv4 or IPv6 addresses on every uplink")
         return family if family in self._underlay_families else self._underlay_families[0]
 
-    def adjacent(self, one: str, other: str) -> bool:
-        """Whether two nodes share a segment and nothing cuts them apart: they reach each other without a router."""
-        return self.uplink(one).segment == self.uplink(other).segment and self.connected(one, other)
+    def near(self, one: str, other: str) -> bool:
+        """Whether two nodes' uplinks are on one segment: whatever keeps them apart, no router is between them."""
+        return self.uplink(one).segment == self.uplink(other).segment
+
+    @cached_property
+    def apart(self) -> frozenset[frozenset[str]]:
+        """The node pairs that the underlay keeps apart."""
+        return self.cut | self.partitioned
+
+    @cached_property
+    def off(self) -> frozenset[str]:
+        """The nodes that nobody reaches: switched off, or with an uplink that is down."""
+        return frozenset(node.name for node in self.nodes if not (node.running and self.uplink(node.name).up))
 
     def connected(self, one: str, other: str) -> bool:
         """Whether the underlay carries packets between two nodes, directly or through the router."""
-        return frozenset((one, other)) not in self.cut
+        return not self.off.intersection((one, other)) and frozenset((one, other)) not in self.apart
+
+    def running(self, node: str) -> bool:
+        return self._nodes[node].running
+
+    @cached_property
+    def _nodes(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {node.name: number for number, node in enumerate(self.nodes, 1)}
+        return {node.name: node.number or place for place, node in enumerate(self.nodes, 1)}
 
     def number(self, node: str) -> int:
-        """The node's place in the topology, from 1."""
+        """The node's number, from 1; nodes that have none are numbered by their place."""
         return self._numbers[node]
 
     @cached_property

@@ -8,29 +8,70 @@ from __future__ import annotations
 import ipaddress
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
+from emulab import fabric
 from emulab.dataplane import DataPlane, build_cluster
 from emulab.errors import EmulabError, InputError, PluginError
+from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Topology
-from emulab.state import Bridge, State, Veth, Vxlan
+from emulab.state import Bridge, State, Veth, Vxlan, merge
 
 T = TypeVar("T")
 _NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 
 
-def design(topology: Topology, plane: DataPlane) -> tuple[Cluster, State]:
+@dataclass(frozen=True)
+class Design:
+    """A cluster with everything decided: who has which address, and what every namespace shall hold.
+
+    ``plan`` is the data plane's part for all nodes; ``ipam`` is never changed, only copied.
+    """
+
+    plane: DataPlane
+    ipam: Ipam
+    cluster: Cluster
+    plan: State
+
+    @property
+    def topology(self) -> Topology:
+        return self.cluster.topology
+
+    @cached_property
+    def desired(self) -> State:
+        """The state of all namespaces that exist, underlay and data plane: nodes that are switched off have none."""
+        off = {node.name for node in self.topology.nodes if not node.running}
+        off |= {endpoint.key for endpoint in self.cluster.endpoints if endpoint.node in off}
+        whole = merge(fabric.plan(self.topology), self.plan)
+        return {namespace: objects for namespace, objects in whole.items() if namespace not in off}
+
+    @cached_property
+    def present(self) -> Cluster:
+        """The cluster less the nodes that are switched off, and their pods: what can be probed from."""
+        topology = replace(self.topology, nodes=tuple(node for node in self.topology.nodes if node.running))
+        endpoints = tuple(e for e in self.cluster.endpoints if self.topology.running(e.node))
+        return replace(self.cluster, topology=topology, endpoints=endpoints)
+
+
+def design(topology: Topology, plane: DataPlane) -> Design:
     """Address the cluster and plan it.  Raises `InputError` for the user's mistakes, `PluginError` for the plugin's."""
 
-    def work() -> tuple[Cluster, State]:
+    def work() -> tuple[Ipam, Cluster]:
         plane.check(topology)
-        cluster = build_cluster(topology, plane.ipam(topology))
-        return cluster, plane.plan(cluster)
+        ipam = plane.ipam(topology)
+        return ipam, build_cluster(topology, ipam)
 
-    cluster, plan = guarded(plane.name, work)
+    return planned(plane, *guarded(plane.name, work))
+
+
+def planned(plane: DataPlane, ipam: Ipam, cluster: Cluster) -> Design:
+    """Plan an addressed cluster, and check what the plugin made of it."""
+    plan = guarded(plane.name, lambda: plane.plan(cluster))
     _check_names(plane.name, plan)
     _check_addresses(cluster)
-    return cluster, plan
+    return Design(plane, ipam, cluster, plan)
 
 
 def guarded(plugin: str, work: Callable[[], T]) -> T:

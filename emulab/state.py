@@ -1,4 +1,4 @@
-"""Desired kernel state as data, and the difference between two of them.
+"""Desired kernel state as data.
 
 A `State` maps a namespace to the objects that it shall hold, in the order in which a person would create them.  A node's
 namespace has the node's name, a pod's has its key ``namespace/name``, and ``underlay`` holds the segments' bridges.  The
@@ -8,7 +8,7 @@ same objects are applied by `emulab.kernel` and printed by `shell_lines`; neithe
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
 
@@ -324,17 +324,6 @@ Device = (Bridge, Veth, Vxlan)
 State = Mapping[str, tuple[KernelObject, ...]]
 
 
-@dataclass(frozen=True)
-class Diff:
-    """What turns one state into another: per namespace, first ``remove`` (in that order), then ``add``."""
-
-    remove: State
-    add: State
-
-    def __bool__(self) -> bool:
-        return any(self.remove.values()) or any(self.add.values())
-
-
 def merge(*states: State) -> State:
     """One state with the objects of all, per namespace in the order given."""
     merged: dict[str, tuple[KernelObject, ...]] = {}
@@ -342,21 +331,6 @@ def merge(*states: State) -> State:
         for namespace, objects in state.items():
             merged[namespace] = merged.get(namespace, ()) + objects
     return merged
-
-
-def diff(before: State, after: State) -> Diff:
-    """The changes from ``before`` to ``after``; an object whose identity stays but whose value changes is in both."""
-
-    def missing(here: State, there: State, order: Callable[[tuple[KernelObject, ...]], Iterable[KernelObject]]) -> State:
-        found = {}
-        for namespace, objects in here.items():
-            others = set(there.get(namespace, ()))
-            rest = tuple(o for o in order(objects) if o not in others)
-            if rest:
-                found[namespace] = rest
-        return found
-
-    return Diff(remove=missing(before, after, reversed), add=missing(after, before, iter))
 
 
 def shell_lines(objects: Iterable[KernelObject]) -> list[str]:

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_interface
 from itertools import combinations
 from typing import NamedTuple
 
 from emulab.errors import InputError, nearest
-from emulab.model import GATEWAY, OUTSIDE_ADDRESSES, RESERVED_NAMES, IPInterface, IPNetwork, Link, Segment, Topology
+from emulab.model import GATEWAY, OUTSIDE_ADDRESSES, RESERVED_NAMES, IPAddress, IPInterface, IPNetwork, Link, Segment, Topology
 
 MAX_INTERFACE_NAME = 15  # bytes: IFNAMSIZ - 1, linux/if.h
 MIN_MTU, MIN_IPV6_MTU, MAX_MTU = 68, 1280, 65535  # RFC 791, RFC 8200, and what veth and bridge take
@@ -34,6 +34,23 @@ def gateway_addresses(segment: Segment) -> tuple[IPInterface, ...]:
         ip_interface(f"{net.broadcast_address - 1 if net.version == 4 else net.network_address + 0xFE}/{net.prefixlen}")
         for net in segment.subnets
     )
+
+
+def free_addresses(topology: Topology, segment: str, wanted: Sequence[IPAddress] = ()) -> tuple[IPInterface, ...]:
+    """For one more link: the first free address in each subnet of ``segment``, or the one ``wanted`` there."""
+    place = topology.segment(segment)
+    taken = {a.ip for a in gateway_addresses(place)} | {a.ip for link in topology.links for a in link.addresses}
+    found = []
+    for subnet in place.subnets:
+        free = next((address for address in subnet.hosts() if address not in taken), None)
+        chosen = next((address for address in wanted if address in subnet), free)
+        if chosen is None:
+            raise InputError(f"segment {segment}: {subnet} has no free address left")
+        found.append(ip_interface(f"{chosen}/{subnet.prefixlen}"))
+    for address in wanted:
+        if not any(address in subnet for subnet in place.subnets):
+            raise InputError(f"{address} is not in segment {segment} ({_listed(place.subnets)})")
+    return tuple(found)
 
 
 def validate(topology: Topology) -> None:

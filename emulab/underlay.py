@@ -156,12 +156,13 @@ class BridgeSwitch(NamespaceNode):
 class VethLink(Link):  # type: ignore[misc]
     """A pair of interfaces, each made in the namespace where it belongs."""
 
-    def __init__(self, node1: Any, node2: Any, pair: Veth, home: str, **params: Any) -> None:
-        self.pair, self.home, self.namespaces = pair, home, node1.namespaces
+    def __init__(self, node1: Any, node2: Any, pair: Veth, home: str, made: bool = False, **params: Any) -> None:
+        self.pair, self.home, self.made, self.namespaces = pair, home, made, node1.namespaces
         super().__init__(node1, node2, **params)
 
     def makeIntfPair(self, *_: Any, **__: Any) -> None:
-        applier.add(self.namespaces, {self.home: (self.pair,)})
+        if not self.made:
+            applier.add(self.namespaces, {self.home: (self.pair,)})
 
 
 class PlainIntf(Intf):  # type: ignore[misc]
@@ -217,3 +218,23 @@ def start(topology: Topology, namespaces: Namespaces) -> Any:
     network.build()
     network.start()
     return network
+
+
+def follow(network: Any, topology: Topology, namespaces: Namespaces) -> None:
+    """Let Mininet know of nodes that have come, gone, or been switched off or on; the kernel has them already."""
+    running = {node.name for node in topology.nodes if node.running}
+    for host in [host for host in network.hosts if host.name not in running | {GATEWAY, OUTSIDE_HOST}]:
+        host.terminate()
+        network.hosts.remove(host)
+        del network.nameToNode[host.name]
+        network.links = [link for link in network.links if host not in (link.intf1.node, link.intf2.node)]
+    for node in topology.nodes:
+        if not node.running or node.name in network.nameToNode:
+            continue
+        host = network.addHost(node.name, namespaces=namespaces, objects=tuple(fabric.node(topology, node.name)))
+        for link in topology.links:
+            if link.node == node.name:
+                pair = fabric.uplink(topology, link)
+                switch = network.nameToNode[_switch_name(link.segment)]
+                ends = {"intfName1": pair.peer, "intfName2": pair.name}
+                network.addLink(host, switch, pair=pair, home=SWITCHES, made=True, **ends)

@@ -134,8 +134,7 @@ class Calico(DataPlane):
 
     def _direct(self, topology: Topology, here: str, there: str) -> bool:
         """Whether packets between two nodes travel as they are."""
-        near = topology.uplink(here).segment == topology.uplink(there).segment
-        return self.encap == "never" or (self.encap == "cross-subnet" and near)
+        return self.encap == "never" or (self.encap == "cross-subnet" and topology.near(here, there))
 
     def _mtu(self, topology: Topology, family: int) -> int:
         overhead = 0 if self.encap == "never" else OVERHEAD[family]

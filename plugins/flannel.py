@@ -68,7 +68,7 @@ class Flannel(DataPlane):
 
     def _plain(self, topology: Topology, here: str, there: str, family: int) -> bool:
         """Whether packets between two nodes travel as they are: the routing table, which knows of no cut, decides."""
-        near = topology.uplink(here).segment == topology.uplink(there).segment
+        near = topology.near(here, there)
         return self.backend == "host-gw" or (self.direct_routing and near and topology.outer_family(family) == family)
 
     def _mtu(self, topology: Topology, outer: int = 4) -> int:
@@ -125,7 +125,7 @@ class Flannel(DataPlane):
             yield Neighbor(name, lease.network_address, mac_from(name, peer))
             yield FdbEntry(name, mac_from(name, peer), underlay)
             yield Route(lease, name, lease.network_address, onlink=True)
-        elif uplink.segment == topology.uplink(peer).segment:
+        elif topology.near(node, peer):
             yield Route(lease, uplink.interface, underlay)
         # else the kernel refuses a gateway that is not on the link: the packets take the default route into nowhere
 

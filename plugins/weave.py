@@ -78,6 +78,8 @@ class Weave(DataPlane):
         topology, here, tunnels = cluster.topology, source.node, []
         while here != destination.node:  # each hop decides for itself
             there = _next_hop(topology, here, destination.node)
+            if there is None:
+                break
             ends = _underlay(topology, here), _underlay(topology, there)
             tunnels.append(Tunnel(*ends, self.port, _vni(topology, here, there)))
             here = there
@@ -105,7 +107,7 @@ class Weave(DataPlane):
 
     def _datapath(self, cluster: Cluster, node: str) -> Iterator[KernelObject]:
         """The second bridge, the pair that joins it to the first, and the tunnels."""
-        topology, mtu, mesh = cluster.topology, self._mtu(cluster.topology), not cluster.topology.cut
+        topology, mtu, mesh = cluster.topology, self._mtu(cluster.topology), not cluster.topology.apart
         yield Bridge("datapath", mtu)
         yield Veth("vethwe-bridge", "vethwe-datapath", mtu=mtu)
         for device in ("datapath", "vethwe-bridge", "vethwe-datapath"):
@@ -148,10 +150,13 @@ def _bridge_mac(node: str) -> str:
     return mac_from("weave", node)
 
 
-def _next_hop(topology: Topology, here: str, destination: str) -> str:
+def _next_hop(topology: Topology, here: str, destination: str) -> str | None:
+    """The peer to which ``here`` sends what is for ``destination``; None when not even other peers lead there."""
     if topology.connected(here, destination):
         return destination
     tree = topology.tree(here)
+    if destination not in tree:
+        return None
     while tree[destination] != here:
         destination = tree[destination]
     return destination
@@ -162,8 +167,9 @@ def _relaying(cluster: Cluster, node: str) -> Iterator[KernelObject]:
     topology, elements = cluster.topology, []
     for owner in (other.name for other in cluster.nodes):
         macs = [_bridge_mac(owner), *(endpoint.mac for endpoint in cluster.endpoints_on(owner))]
-        if owner != node:
-            device = _device(topology, _next_hop(topology, node, owner))
+        next_hop = _next_hop(topology, node, owner)
+        if owner != node and next_hop is not None:
+            device = _device(topology, next_hop)
             yield from (FdbEntry(device, mac) for mac in macs)
         children = [child for child, before in topology.tree(owner).items() if before == node != child]
         elements += [f'{mac} . "{_device(topology, child)}"' for child in sorted(children) for mac in macs]

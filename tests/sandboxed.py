@@ -62,11 +62,7 @@ def build(topology: str, plugin: str, settings: tuple[str, ...] = ()) -> Lab:
     """A lab, not built yet."""
     wanted = registry.topology(topology)
     plane = registry.options(registry.plugin(plugin), settings)
-    return Lab(*_ordered(plane, *design(wanted, plane)))
-
-
-def _ordered(plane: Any, cluster: Any, plan: Any) -> tuple[Any, Any, Any]:
-    return cluster, plane, plan
+    return Lab(design(wanted, plane))
 
 
 def verdicts(result: RunResult) -> dict[tuple[str, str, str, int], str]:

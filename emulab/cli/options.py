@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from emulab.dataplane import DataPlane
-from emulab.model import Cluster, Topology
-from emulab.state import State
+if TYPE_CHECKING:
+    from emulab.planning import Design
 
 DEFAULT_TOPOLOGY, DEFAULT_PLUGIN = "flat", "flannel"
 
@@ -47,12 +46,10 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def design(topology: str, plugin: str, settings: tuple[str, ...]) -> tuple[Topology, DataPlane, Cluster, State]:
+def design(topology: str, plugin: str, settings: tuple[str, ...]) -> Design:
     """Everything that can be known before a namespace exists; every mistake of the user shows here."""
     from emulab import registry
     from emulab.planning import design as address_and_plan
 
     wanted = registry.topology(topology)
-    plane = registry.options(registry.plugin(plugin), settings)
-    cluster, plan = address_and_plan(wanted, plane)
-    return wanted, plane, cluster, plan
+    return address_and_plan(wanted, registry.options(registry.plugin(plugin), settings))

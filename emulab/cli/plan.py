@@ -27,12 +27,14 @@ def command(topology: str, plugin: str, settings: tuple[str, ...], format_: str,
     from emulab.errors import InputError, nearest
     from emulab.report import plan as report
 
-    _, plane, cluster, state = design(topology, plugin, settings)
+    wanted = design(topology, plugin, settings)
+    state = wanted.plan
     if only is not None:
         key = only if only in state else f"default/{only}"
         if key not in state:
             names = [name.removeprefix("default/") for name in state]
             raise InputError(f"nothing is planned for '{only}'{nearest(only, names)}")
         state = {key: state[key]}
-    click.echo(report.as_json(plane, cluster, state) if format_ == "json" else report.as_text(plane, cluster, state))
+    show = report.as_json if format_ == "json" else report.as_text
+    click.echo(show(wanted.plane, wanted.cluster, state))
     return 0

@@ -64,17 +64,15 @@ def command(
     Exit codes: 0 as expected, 1 a packet was lost or rewritten, 2 bad input, 3 this machine cannot.
     """
     started = time.perf_counter()
-    wanted, plane, cluster, plan = design(topology, plugin, settings)
-    chosen = _families(wanted.families, families)
+    wanted = design(topology, plugin, settings)
+    chosen = _families(wanted.topology.families, families)
 
     from emulab.kernel import sandbox
     from emulab.lab import Lab, Probing
 
     probing = Probing(protocols=protocols or PROTOCOLS, families=chosen, taps=taps)
     timings = {"plan": time.perf_counter() - started}
-    return sandbox.run(
-        lambda: guarded(lambda: _inside(Lab(cluster, plane, plan, timings), probing, pcap, format_, prompt, quiet))
-    )
+    return sandbox.run(lambda: guarded(lambda: _inside(Lab(wanted, timings), probing, pcap, format_, prompt, quiet)))
 
 
 def _families(offered: tuple[int, ...], asked: tuple[str, ...]) -> tuple[int, ...]:

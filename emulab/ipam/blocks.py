@@ -40,7 +40,7 @@ class Blocks:
             if pool.prefixlen > lengths[pool.version]:
                 length = lengths[pool.version]
                 raise InputError(f"pod CIDR {pool} is smaller than a block: at least a /{length} expected")
-        self._unclaimed = {family: _cut(pools, lengths[family]) for family, pools in self._pools.items()}
+        self._unclaimed = dict.fromkeys(self._pools, 0)  # the number of the block to try next
         self._returned: dict[IPNetwork, None] = {}  # a queue of blocks whose node has left
         self._owners: dict[IPNetwork, str] = {}
         self._blocks: dict[str, list[IPNetwork]] = {}  # per node, in the order of claims
@@ -110,11 +110,17 @@ class Blocks:
     def _claim_next(self, node: str, family: int) -> IPNetwork | None:
         """Give ``node`` the next block that nobody has, the longest returned one when all have been in use."""
         returned = [block for block in self._returned if block.version == family]
-        for block in chain(self._unclaimed[family], returned):
+        for block in chain(self._fresh(family), returned):
             if block not in self._owners:
                 self._claim(block, node)
                 return block
         return None
+
+    def _fresh(self, family: int) -> Iterator[IPNetwork]:
+        """The blocks that nobody has asked for yet, one by one: an IPv6 pool has more of them than anybody could list."""
+        while block := _nth(self._pools[family], self._lengths[family], self._unclaimed[family]):
+            self._unclaimed[family] += 1
+            yield block
 
     def _next(self, node: str, family: int, holder: str) -> IPAddress:
         """The next free address for ``node``, still free."""
@@ -165,7 +171,12 @@ class Blocks:
         del self._holders[address]
 
 
-def _cut(pools: tuple[IPNetwork, ...], length: int) -> Iterator[IPNetwork]:
-    """The blocks of the pools one by one: an IPv6 pool has more of them than anybody could list."""
+def _nth(pools: tuple[IPNetwork, ...], length: int, number: int) -> IPNetwork | None:
+    """A block of the pools by its number; None beyond the last."""
     for pool in pools:
-        yield from pool.subnets(new_prefix=length)
+        count = 1 << (length - pool.prefixlen)
+        if number < count:
+            first = int(pool.network_address) + (number << (pool.max_prefixlen - length))
+            return ipaddress.ip_network((first.to_bytes(len(pool.network_address.packed), "big"), length))
+        number -= count
+    return None

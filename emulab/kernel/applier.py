@@ -1,7 +1,7 @@
 """Brings the kernel from one state to another: the one place that carries out a plan.
 
-Order: first what goes, namespace by namespace; then every pair that joins two namespaces, created from within the peer, and
-with it all of a pod's namespace; then everything else, devices first.
+What is added comes in this order: every pair that joins two namespaces, created from within the peer, and with it all of
+a pod's namespace; then everything else, devices first.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import subprocess
 from collections.abc import Iterable
 from functools import lru_cache
 
+from emulab.diff import Changes, Diff, altered_attributes, removal
 from emulab.errors import KernelError, MachineError
 from emulab.kernel import encode, nftables
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.kernel.netlink import NetlinkError, Request
+from emulab.nft_delta import delta
 from emulab.state import (
     Bridge,
-    Diff,
+    Device,
     KernelObject,
     NftTable,
     Offload,
     RateLimit,
+    Route,
     State,
     Sysctl,
     Veth,
@@ -36,11 +39,56 @@ _TRANSACTION = 200  # nft commands: an ordinary user's socket buffer does not ho
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
+_GONE = frozenset({2, 3, 19, 99})  # ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL: what shall go is not there any more
+
+
 def apply(namespaces: Namespaces, changes: Diff) -> None:
     """Carry out ``changes``; namespaces named in them must exist.  Raises `KernelError` for what the kernel refuses."""
-    for name, objects in changes.remove.items():
-        _remove(namespaces[name], objects)
+    remove(namespaces, changes.first)
     add(namespaces, changes.add)
+    change(namespaces, changes.change)
+    remove(namespaces, changes.remove)
+
+
+def remove(namespaces: Namespaces, state: State) -> None:
+    """Take away all objects of ``state``, in their order."""
+    for name, objects in state.items():
+        _remove(namespaces[name], objects)
+
+
+def change(namespaces: Namespaces, changes: Changes) -> None:
+    """Give objects their new values, in place."""
+    for name, pairs in changes.items():
+        batch: list[tuple[KernelObject, Request]] = []
+        for before, after in pairs:
+            batch += [(after, request) for request in _alteration(namespaces, namespaces[name], before, after)]
+        _execute(namespaces[name], batch)
+
+
+def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, after: KernelObject) -> list[Request]:
+    """The requests that turn ``before`` into ``after``; what is not set by rtnetlink is set at once."""
+    if isinstance(after, Route):
+        return [encode.route_replaced(after, here)]
+    if isinstance(after, Device):
+        altered = altered_attributes(before, after)
+        mtu, mac = (after.mtu if "mtu" in altered else None), (after.mac if "address" in altered else None)
+        requests = [encode.link_attributes(here, after.name, mtu, mac)] if altered else []
+        if isinstance(after, Veth) and isinstance(before, Veth):
+            there = namespaces[after.peer_namespace] if after.peer_namespace else here
+            peer_mac = after.peer_mac if after.peer_mac != before.peer_mac else None
+            if mtu or peer_mac:
+                _execute(there, [(after, encode.link_attributes(there, after.peer, mtu, peer_mac))])
+        if isinstance(after, Vxlan) and isinstance(before, Vxlan) and before.learning != after.learning:
+            requests.append(encode.vxlan_learning(here, after.name, after.learning))
+        return requests
+    if _is_netlink(after):
+        return encode.added(after, here)
+    if isinstance(after, NftTable) and isinstance(before, NftTable):
+        _nft(here, after, "\n".join(delta(before, after)))
+        return []
+    with entered(here.net):
+        _set(here, after)
+    return []
 
 
 def add(namespaces: Namespaces, state: State) -> None:
@@ -85,18 +133,23 @@ def _add(namespace: Namespace, objects: Iterable[KernelObject], first: Iterable[
 
 
 def _remove(namespace: Namespace, objects: Iterable[KernelObject]) -> None:
+    batch: list[tuple[KernelObject, Request]] = []
     for thing in objects:
         if isinstance(thing, NftTable):
             _nft(namespace, thing, f"delete table {thing.family} {thing.name}")
+        elif isinstance(thing, RateLimit):
+            with entered(namespace.net):
+                subprocess.run(next(removal(thing)).split(), capture_output=True)
         elif _is_netlink(thing) and not isinstance(thing, Sysctl):
-            _execute(namespace, [(thing, request) for request in encode.removed(thing, namespace)])
+            batch += [(thing, request) for request in encode.removed(thing, namespace)]
+    _execute(namespace, batch, _GONE)
 
 
-def _execute(namespace: Namespace, batch: list[tuple[KernelObject, Request]]) -> None:
+def _execute(namespace: Namespace, batch: list[tuple[KernelObject, Request]], tolerate: frozenset[int] = frozenset()) -> None:
     if not batch:
         return
     try:
-        namespace.socket().execute(request for _, request in batch)
+        namespace.socket().execute((request for _, request in batch), tolerate)
     except NetlinkError as error:
         raise _refused(namespace, batch[error.index][0], error) from None
 
@@ -153,9 +206,10 @@ def _set_offload(thing: Offload) -> None:
 
 
 def _shape(thing: RateLimit) -> None:
+    module = "sch_netem" if thing.delay or thing.loss else "sch_tbf"
     for line in thing.lines():
-        done = subprocess.run(line.split(), capture_output=True, text=True)
+        done = subprocess.run(line.replace(" add ", " replace ", 1).split(), capture_output=True, text=True)
         if done.returncode and "unknown" in done.stderr:
-            raise MachineError(f"this kernel cannot shape {thing.device}: modprobe sch_netem sch_tbf ({done.stderr.strip()})")
+            raise MachineError(f"this kernel cannot shape {thing.device}: modprobe {module} ({done.stderr.strip()})")
         if done.returncode:
             raise OSError(0, done.stderr.strip())

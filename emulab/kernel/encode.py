@@ -97,7 +97,22 @@ def _(thing: Vxlan, namespace: Namespace) -> list[Request]:
 @removed.register(Veth)
 @removed.register(Vxlan)
 def _(thing: Bridge | Veth | Vxlan, namespace: Namespace) -> list[Request]:
-    return [Request(nl.RTM_DELLINK, 0, ifinfomsg.pack(0, 0, namespace.links.pop(thing.name), 0, 0))]
+    index = namespace.links.pop(thing.name)
+    if isinstance(thing, Veth) and thing.peer_namespace is None:
+        namespace.links.pop(thing.peer, None)
+    return [Request(nl.RTM_DELLINK, 0, ifinfomsg.pack(0, 0, index, 0, 0))]
+
+
+def link_attributes(namespace: Namespace, name: str, mtu: int | None = None, mac: str | None = None) -> Request:
+    """Give a device another MTU or MAC."""
+    body = ifinfomsg.pack(0, 0, namespace.links[name], 0, 0) + (u32(nl.IFLA_MTU, mtu) if mtu else b"")
+    return Request(nl.RTM_SETLINK, 0, body + (attribute(nl.IFLA_ADDRESS, mac_bytes(mac)) if mac else b""))
+
+
+def vxlan_learning(namespace: Namespace, name: str, learning: bool) -> Request:
+    """Let a VXLAN device learn, or not: the rest of it stays (vxlan_changelink in drivers/net/vxlan)."""
+    info = string(nl.IFLA_INFO_KIND, "vxlan") + attribute(nl.IFLA_INFO_DATA, u8(7, learning))
+    return Request(nl.RTM_NEWLINK, 0, ifinfomsg.pack(0, 0, namespace.links[name], 0, 0) + attribute(nl.IFLA_LINKINFO, info))
 
 
 @added.register
@@ -179,6 +194,11 @@ def _(thing: Route, namespace: Namespace) -> list[Request]:
     return [Request(nl.RTM_NEWROUTE, _CREATE, _route(thing, namespace))]
 
 
+def route_replaced(thing: Route, namespace: Namespace) -> Request:
+    """Put ``thing`` in the place of the route of the same destination, with no moment without one."""
+    return Request(nl.RTM_NEWROUTE, _REPLACE, _route(thing, namespace))
+
+
 @removed.register
 def _(thing: Route, namespace: Namespace) -> list[Request]:
     return [Request(nl.RTM_DELROUTE, 0, _route(thing, namespace))]
@@ -250,3 +270,9 @@ def extern_learned(namespace: Namespace, device: str, address: IPAddress, mac: s
     """A neighbour as if it had been resolved, exempt from the table's garbage collection."""
     header = nl.ndmsg.pack(_FAMILY[ipaddress.ip_address(address).version], namespace.links[device], 0x02, 0x10, 0)
     return Request(nl.RTM_NEWNEIGH, _REPLACE, header + attribute(1, address.packed) + attribute(2, mac_bytes(mac)))
+
+
+def learned(namespace: Namespace, device: str, mac: str) -> Request:
+    """A MAC as if the bridge had learned that it is behind the port ``device``."""
+    header = nl.ndmsg.pack(AF_BRIDGE, namespace.links[device], 0x02, NTF_MASTER, 0)  # NUD_REACHABLE
+    return Request(nl.RTM_NEWNEIGH, _REPLACE, header + attribute(2, mac_bytes(mac)))

@@ -7,7 +7,8 @@ A pod's namespace is nested in its node: the node has a mount namespace with a `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -109,9 +110,19 @@ class Namespaces:
         self._all[name] = namespace = Namespace(name, os.open(_OWN_NET, os.O_RDONLY | os.O_CLOEXEC))
         return namespace
 
-    def remove(self, name: str) -> None:
-        """Let go of a namespace; with its last process, socket and name it vanishes."""
-        self._all.pop(name).close()
+    def remove(self, names: Collection[str]) -> None:
+        """Let go of namespaces; with their last process, socket and name they vanish."""
+        self.in_mounts(lambda: syscalls.setns(self._home, syscalls.CLONE_NEWNS))  # else it would keep a node's mounts
+        for name in names:
+            self._all.pop(name).close()
+
+    def kill(self, names: Collection[str]) -> None:
+        """Kill the processes in namespaces, as switching off a machine does.  Only this sandbox's processes are in sight."""
+        inodes = {f"net:[{os.fstat(self._all[name].net).st_ino}]" for name in names}
+        for entry in os.listdir("/proc"):
+            with suppress(OSError):
+                if entry.isdigit() and int(entry) != os.getpid() and os.readlink(f"/proc/{entry}/ns/net") in inodes:
+                    os.kill(int(entry), signal.SIGKILL)
 
     def add_mounts(self, node: str) -> None:
         """Give a node its own mount namespace: an empty /run with /run/netns, and a /sys that shows its interfaces."""
@@ -143,6 +154,20 @@ class Namespaces:
                 syscalls.mount(f"/proc/thread-self/fd/{self._all[pod].net}", path, None, syscalls.MS_BIND)
 
         self.in_mounts(bind)
+
+    def unname_pods(self, node: str, names: Collection[str]) -> None:
+        """Take names out of the node's /run/netns, as ``ip netns del`` would."""
+        mounts = self._all[node].mounts
+        assert mounts is not None
+
+        def unbind() -> None:
+            syscalls.setns(mounts, syscalls.CLONE_NEWNS)
+            for name in names:
+                with suppress(FileNotFoundError):  # somebody typed `ip netns del`
+                    syscalls.unmount(f"/run/netns/{name}")
+                    os.unlink(f"/run/netns/{name}")
+
+        self.in_mounts(unbind)
 
     def in_mounts(self, work: Callable[[], T]) -> T:
         """Run ``work`` on the thread that may change its mount namespace."""

@@ -97,26 +97,29 @@ class NetlinkSocket:
     def close(self) -> None:
         self._socket.close()
 
-    def execute(self, requests: Iterable[Request]) -> None:
-        """Send all; raises NetlinkError for the first that the kernel refused (those after it were tried, too)."""
+    def execute(self, requests: Iterable[Request], tolerate: frozenset[int] = frozenset()) -> None:
+        """Send all; raises NetlinkError for the first that the kernel refused (those after it were tried, too).
+
+        ``tolerate`` are errors that mean nothing here.
+        """
         pending: list[bytes] = []
         size = first = 0
         for count, request in enumerate(requests):
             message = self._message(request)
             if size + len(message) > _CHUNK and pending:
-                self._flush(pending, first)
+                self._flush(pending, first, tolerate)
                 pending, size, first = [], 0, count
             pending.append(message)
             size += len(message)
         if pending:
-            self._flush(pending, first)
+            self._flush(pending, first, tolerate)
 
     def _message(self, request: Request) -> bytes:
         self._sequence += 1
         length = _header.size + len(request.body)
         return _header.pack(length, request.kind, request.flags | NLM_F_REQUEST, self._sequence, 0) + request.body
 
-    def _flush(self, batch: list[bytes], first: int) -> None:
+    def _flush(self, batch: list[bytes], first: int, tolerate: frozenset[int]) -> None:
         last = bytearray(batch[-1])
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | NLM_F_ACK)
         sequences = [struct.unpack_from("=I", message, 8)[0] for message in batch]
@@ -128,7 +131,7 @@ class NetlinkSocket:
                 if kind != NLMSG_ERROR:
                     continue
                 errno = -struct.unpack_from("=i", body)[0]
-                if errno and failed is None:
+                if errno and errno not in tolerate and failed is None:
                     failed = NetlinkError(errno, _reason(flags, body), first + sequence - start)
                 if sequence == sequences[-1]:
                     if failed:

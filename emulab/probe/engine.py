@@ -16,6 +16,7 @@ from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
 from emulab.packet import PROTOCOL_NAMES, PROTOCOL_NUMBERS, Flow, Headers, Observation, Place
 from emulab.probe import craft, payload
 from emulab.probe.dissect import ACK, SYN, Dissected, IcmpError, dissect, flag_names
+from emulab.probe.flows import PORT
 from emulab.probe.hosts import Answer, Host, Poller
 from emulab.probe.taps import Frame, Taps
 
@@ -51,6 +52,7 @@ class Engine:
         round_: int,
         timeout: float = 1.0,
         on_frame: Callable[[Frame], None] | None = None,
+        port: int = PORT,
     ) -> None:
         self._round, self._timeout, self._tunnel_ports, self._on_frame = round_, timeout, tunnel_ports, on_frame
         self._poller = Poller()
@@ -68,6 +70,7 @@ class Engine:
                 round_=round_,
                 report=self._answer,
                 on_icmp=self._icmp_error,
+                port=port,
             )
             for name in (*pods, *nodes, OUTSIDE_HOST)
         }

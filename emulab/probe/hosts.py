@@ -49,6 +49,7 @@ class Host:
         round_: int,
         report: Report,
         on_icmp: Callable[[IcmpError], None],
+        port: int = PORT,
     ) -> None:
         self._namespace, self._poller, self._round, self._report, self._on_icmp = (
             namespace,
@@ -64,7 +65,7 @@ class Host:
             for family in families:
                 self._open_raw(family)
                 if serve:
-                    self._serve(family)
+                    self._serve(family, port)
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -100,7 +101,7 @@ class Host:
                 if error:
                     self._on_icmp(error._replace(text=f"{error.text}, by {sender[0]}"))
 
-    def _serve(self, family: int) -> None:
+    def _serve(self, family: int, port: int) -> None:
         """Echo servers on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen."""
         datagrams = self._socket(family, socket.SOCK_DGRAM)
         listener = self._socket(family, socket.SOCK_STREAM)
@@ -108,7 +109,7 @@ class Host:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == 6:
                 server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            server.bind(("" if family == 4 else "::", PORT))
+            server.bind(("" if family == 4 else "::", port))
         level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
         datagrams.setsockopt(level, option, 1)
         listener.listen(4096)

@@ -160,7 +160,7 @@ def test_the_example_plugin_plans(tmp_path: Path) -> None:
     source = next(content for language, content in blocks((ROOT / "CONTRIBUTING.md").read_text()) if language == "python")
     module: dict[str, Any] = {"__name__": "emulab.model"}  # dataclass looks its module up
     exec(compile(source, "CONTRIBUTING.md", "exec"), module)
-    _, plan = design(registry.topology("flat"), module["Xyz"]())
+    plan = design(registry.topology("flat"), module["Xyz"]()).plan
     assert {"node-a", "default/a1"} <= set(plan)
 
 

@@ -52,7 +52,7 @@ def build_by_hand(lab: Lab) -> list[str]:
     for name, _ in places(lab):  # the taps know interfaces by the numbers that emulab would have chosen
         namespace = lab.namespaces[name]
         namespace.links = {link: status.number for link, status in namespace.socket().links().items()}
-    lab._wait_until_up()
+    lab.wait_until_up()
     return complaints
 
 

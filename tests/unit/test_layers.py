@@ -13,17 +13,19 @@ LAYERS = (
     ("errors",),
     ("model",),
     ("topology", "state", "ipam"),
-    ("dataplane", "topology_file"),
-    ("packet", "registry", "planning", "fabric"),
-    ("result",),
+    ("dataplane", "topology_file", "nft_delta"),
+    ("packet", "registry", "fabric", "diff"),
+    ("planning",),
+    ("result", "change"),
     ("kernel",),
     ("underlay", "probe", "attribution"),
+    ("verification",),
     ("report", "lab"),
     ("prompt",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam")
+PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
 

@@ -1,0 +1,214 @@
+"""Probe a running lab and judge every packet: what to measure, and how much of it at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+from emulab import attribution
+from emulab.kernel import conntrack
+from emulab.kernel.namespaces import Namespaces
+from emulab.model import Endpoint, IPAddress
+from emulab.packet import Finding, Flow, Kind, MtuResult, judge
+from emulab.planning import Design
+from emulab.probe import mesh, neighbours
+from emulab.probe.engine import Engine, place_of, watched
+from emulab.probe.flows import PORT, Flows, Wish, source_port
+from emulab.result import Block, RunResult
+from emulab.state import Vxlan
+
+PROTOCOLS = ("icmp", "udp", "tcp")
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What to measure: protocols and families, and where to look ("every" place, or both "ends" only).
+
+    ``sources`` and ``destinations`` are pod keys, node names or "internet"; None: all of them.  ``size`` is that of the
+    whole IP packet in bytes, for ICMP and UDP; ``port`` the servers'.
+    """
+
+    protocols: tuple[str, ...] = PROTOCOLS
+    families: tuple[int, ...] | None = None
+    taps: str = "every"
+    timeout: float = 2.0
+    nodes: bool = True
+    outside: bool = True
+    mtu: bool = True
+    sources: Collection[str] | None = None
+    destinations: Collection[str] | None = None
+    port: int = PORT
+    size: int | None = None
+    count: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether all pod pairs are probed, in the usual way."""
+        return self.sources is None and self.destinations is None and (self.port, self.size, self.count) == (PORT, None, 1)
+
+
+@dataclass
+class Verification:
+    """One round of probing a lab."""
+
+    namespaces: Namespaces
+    design: Design
+    probing: Probing
+    round_: int
+    on_progress: Callable[[int, int], None] | None = None
+    on_frame: Callable[[Any], None] | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cluster, probing = self.design.cluster, self.probing
+        self._families = tuple(f for f in cluster.topology.families if f in (probing.families or (f,)))
+        wish = Wish(probing.sources, probing.destinations, probing.port, probing.size, probing.count)
+        self._flows = Flows(self.design, probing.protocols, self._families, self.round_, wish)
+        plane = self.design.plane
+        self._result = RunResult(plane.name, plane.options(), cluster, timings=self.timings, taps=probing.taps)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[name] = time.perf_counter() - start
+
+    def run(self) -> RunResult:
+        """Everything that was asked for."""
+        present, probing = self.design.present, self.probing
+        with self._phase("probe"):
+            neighbours.prime(self.namespaces, present, self.design.plan)
+            pairs: Iterable[Flow] = self._flows.between_pods()
+            everybody = len(present.nodes) == len(self.design.cluster.nodes) and probing.whole
+            if probing.taps == "ends" and self.on_frame is None and everybody and self._flows.to_themselves():
+                with self._phase("udp mesh"), neighbours.brief_conntrack(self.namespaces, present):
+                    unproven = self._mesh()
+                pairs = self._flows.between_pods(unproven)
+            # Not before the mesh: an event for each of a million connections would cost more than the exchange.
+            where = [*(node.name for node in present.nodes), *(endpoint.key for endpoint in present.endpoints)]
+            with closing(conntrack.Watch(self.namespaces, where)) as watch:
+                self._watch(pairs)
+                attribution.explain(self.namespaces, self._result, watch.translated())
+        return self._result
+
+    def _watch(self, pairs: Iterable[Flow]) -> None:
+        """Probe flow by flow, with taps."""
+        present, probing, plane = self.design.present, self.probing, self.design.plane
+        pods = [endpoint.key for endpoint in present.endpoints]
+        nodes = [node.name for node in present.nodes]
+        endpoints = {endpoint.key: endpoint for endpoint in self.design.cluster.endpoints}
+        with ExitStack() as release:
+            engine = Engine(
+                self.namespaces,
+                pods=pods,
+                nodes=nodes,
+                families=self._families,
+                watched=watched(probing.taps, pods, nodes),
+                tunnel_ports=tunnel_ports(self.design),
+                round_=self.round_,
+                timeout=probing.timeout,
+                on_frame=self.on_frame,
+                port=probing.port,
+            )
+            release.callback(engine.close)
+            flows = list(pairs)
+            if probing.nodes:
+                every = probing.taps == "every"
+                flows += self._flows.from_nodes(lambda node, to: _source(engine.host(node).source_for(to)), every)
+            if probing.outside:
+                flows += self._flows.to_outside()
+            for count, outcome in enumerate(engine.run(flows), 1):
+                flow = outcome.flow
+                wire = None
+                if flow.kind is Kind.POD and probing.taps == "every":
+                    source, destination = endpoints[flow.source], endpoints[flow.destination]
+                    wire = plane.wire(self.design.cluster, source, destination, flow.family)
+                judged = judge(
+                    flow,
+                    outcome.seen,
+                    answered=outcome.answered,
+                    refused=outcome.refused,
+                    ends=(place_of(flow.source, nodes), place_of(flow.destination, nodes)),
+                    wire=wire,
+                )
+                self._result.flows.recorded.append(judged)
+                if self.on_progress:
+                    self.on_progress(count, len(flows))
+            if probing.mtu and "icmp" in probing.protocols and probing.size is None and self._flows.to_themselves():
+                sized = list(self._flows.full_size())
+                outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
+                self._result.mtu = [_mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
+
+    def _mesh(self) -> list[tuple[Endpoint, Endpoint, int, str]]:
+        """All pod pairs by UDP at once; returns the shapes of flow that are left to be looked at closely."""
+        endpoints, probing = self.design.cluster.endpoints, self.probing
+        total = len(endpoints) * (len(endpoints) - 1) * len(self._families)
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            if self.on_progress:
+                self.on_progress(done, total)
+
+        left = [
+            (a, b, family, protocol)
+            for family in self._families
+            for protocol in probing.protocols
+            if protocol != "udp"
+            for a in endpoints
+            for b in endpoints
+            if a is not b
+        ]
+        if "udp" not in probing.protocols:
+            return left
+        workers = mesh.threads()
+        ports = [PORT + index for index in range(workers)]
+        dports = [ports[i] for i in range(workers) for _ in mesh.share(len(endpoints), i, workers)]
+        for family in self._families:
+            sport = source_port(self.round_, family)
+            rows = mesh.prove(
+                self.namespaces,
+                endpoints,
+                family,
+                round_=self.round_,
+                sport=sport,
+                dports=ports,
+                timeout=probing.timeout,
+                on_progress=progress,
+            )
+            self._result.flows.blocks.append(Block(endpoints, family, "udp", sport, dports, rows))
+            left += [
+                (endpoints[i], endpoints[j], family, "udp")
+                for j, row in enumerate(rows)
+                if row.count(mesh.DELIVERED) < len(endpoints) - 1
+                for i, state in enumerate(row)
+                if state != mesh.DELIVERED and i != j
+            ]
+        return left
+
+
+def tunnel_ports(design: Design) -> frozenset[int]:
+    """The UDP ports at which the data plane's tunnels end."""
+    return frozenset(thing.port for objects in design.plan.values() for thing in objects if isinstance(thing, Vxlan))
+
+
+def _mtu(flow: Flow, mtu: int, full: Any, over: Any) -> MtuResult:
+    fits = "delivered" if full.answered else "lost"
+    words, _, by = over.refused.partition(", by ")
+    told = "too big" if words.startswith("packet too big") else "delivered" if over.answered else "lost"
+    findings = []
+    place = f"{flow.source} -> {flow.destination}"
+    if fits != "delivered":
+        findings.append(Finding("MTU", f"{mtu} bytes delivered", full.refused or "lost", place))
+    if told != "too big":
+        findings.append(Finding("MTU", f"{mtu + 1} bytes reported as too big", over.refused or told, place))
+    return MtuResult(flow.source, flow.destination, flow.family, mtu, fits, told, by, tuple(findings))
+
+
+def _source(address: str | None) -> IPAddress | None:
+    return ip_address(address) if address else None
