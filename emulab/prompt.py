@@ -1,18 +1,20 @@
-"""Mininet's own prompt over a running lab, with pods as first-class names: ``a1 ping c2``."""
+"""Mininet's own prompt over a running lab, with pods and nodes as words: ``a1 ping c2``."""
 
 from __future__ import annotations
 
 import cmd
+import os
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
+from typing import Any, Protocol
 
-from emulab.lab import Lab
-from emulab.underlay import NamespaceNode
+import emulab.underlay  # noqa: F401  (prepares Mininet's import)
 
-from mininet.cli import CLI  # isort: skip  (emulab.underlay has to prepare Mininet's import first)
+from mininet.cli import CLI  # isort: skip
 
 _HELP = """
   a1 ping -c3 c2        a command in a pod; names become addresses (with -6: IPv6 addresses)
@@ -20,26 +22,37 @@ _HELP = """
   node-a ip netns list  a node's pods
   pods, nodes           who is there
   verify                probe every pod pair and judge
-  exit                  leave; the lab goes with you
+  link down node-a      every command of `emulab`: {commands}
+  exit                  leave
 """
 
 
+class Asked(Protocol):
+    """Somebody who can be asked about a lab: `emulab.control.client.Client`, or the lab itself."""
+
+    def ask(self, do: str, **arguments: Any) -> Any: ...
+
+
 class Prompt(CLI):  # type: ignore[misc]
-    """Mininet's commands, and ours."""
+    """Mininet's commands, and ours.
+
+    ``type_in(target, command)`` runs a command in a pod or node, ``command(words)`` one of emulab's own ``commands``.
+    """
 
     prompt = "emulab> "
     identchars = cmd.Cmd.identchars + "-./"
     doc_header = "Commands (help COMMAND tells more):"
-    _ours = ("pods", "nodes", "verify", "help", "exit", "quit", "EOF", "sh", "source", "time")
+    _ours = ("pods", "nodes", "help", "exit", "quit", "EOF", "sh", "source", "time")
 
-    def __init__(self, lab: Lab, verify: Callable[[], None]) -> None:
-        self._lab, self._verify = lab, verify
-        for endpoint in lab.cluster.endpoints:
-            name = endpoint.key.removeprefix("default/")
-            objects = lab.plan[endpoint.key]
-            pod = NamespaceNode(name, lab.namespaces, objects, key=endpoint.key, mounts=endpoint.node)
-            lab.network.nameToNode[name] = pod
-        super().__init__(lab.network)
+    def __init__(
+        self,
+        lab: Asked,
+        type_in: Callable[[str, Sequence[str]], int],
+        command: Callable[[Sequence[str]], int],
+        commands: Sequence[str],
+    ) -> None:
+        self._lab, self._type_in, self._command, self._commands = lab, type_in, command, commands
+        super().__init__({})  # Mininet looks after its nodes' shells here: ours need no looking after
 
     @classmethod
     def initReadline(cls) -> None:
@@ -57,50 +70,77 @@ class Prompt(CLI):  # type: ignore[misc]
             return None
         return super().onecmd(line)
 
+    def completenames(self, text: str, *_: object) -> list[str]:
+        found = self._lab.ask("names")
+        words = [*found["pods"], *found["nodes"], *self._commands, *self._ours]
+        return sorted(word for word in words if word.startswith(text))
+
+    def completedefault(self, text: str, *_: object) -> list[str]:
+        found = self._lab.ask("names")
+        return sorted(word for word in [*found["pods"], *found["nodes"]] if word.startswith(text))
+
     def do_pods(self, _line: str) -> None:
         "List the pods: node, addresses."
-        for endpoint in self._lab.cluster.endpoints:
-            name = endpoint.key.removeprefix("default/")
-            print(f"{name:<16} {endpoint.node:<12} {' '.join(map(str, endpoint.addresses))}")
+        for pod in self._lab.ask("get", kind="pods"):
+            print(f"{_short(pod['name']):<16} {pod['node']:<12} {' '.join(pod['addresses'])}")
 
     def do_nodes(self, _line: str) -> None:
         "List the nodes: addresses."
-        for node in self._lab.cluster.nodes:
-            addresses = self._lab.cluster.topology.uplink(node.name).addresses
-            print(f"{node.name:<16} {' '.join(str(address.ip) for address in addresses)}")
-
-    def do_verify(self, _line: str) -> None:
-        "Probe every pod pair again and judge."
-        self._verify()
+        for node in self._lab.ask("get", kind="nodes"):
+            print(f"{node['name']:<16} {' '.join(node['addresses'])}")
 
     def do_help(self, line: str) -> None:
         "List commands, or explain one."
+        if line in self._commands:
+            self._command([line, "--help"])
+            return
         cmd.Cmd.do_help(self, line)
         if not line:
-            print(_HELP)
+            print(_HELP.format(commands=", ".join(self._commands)))
 
     def default(self, line: str) -> None:
         """NODE COMMAND…: run it there; names of nodes and pods become their addresses."""
         first, _, rest = line.strip().partition(" ")
         if line == "EOF":
             return
-        if first not in self.mn:
-            print(f"*** no command, node or pod '{first}' (try: help, pods, nodes)")
+        everybody = [*self._lab.ask("get", kind="nodes"), *self._lab.ask("get", kind="pods")]
+        addresses = {_short(one["name"]): one["addresses"] for one in everybody}
+        if first not in addresses:
+            if first in self._commands:
+                self._command(_words(line))
+            else:
+                print(f"*** no command, node or pod '{first}' (try: help, pods, nodes)")
             return
         if not rest.strip():
             print(f"*** what shall {first} do? e.g. {first} ip route")
             return
-        family = 6 if "-6" in rest.split() else 4
-        node = self.mn[first]
-        try:
-            words = shlex.split(rest, posix=False)
-        except ValueError:
-            words = rest.split()
-        node.sendCmd(" ".join(str(self.mn[w].IP(family=family)) if w in self.mn else w for w in words))
-        self.waitForNode(node)
+        words = _words(rest, posix=False)
+        family = 6 if "-6" in words else 4
+        command = " ".join(_address(addresses[word], family) if word in addresses else word for word in words)
+        self._type_in(first, ("bash", "-c", command))
 
 
-def interact(lab: Lab, verify: Callable[[], None]) -> None:
+def _words(line: str, posix: bool = True) -> list[str]:
+    try:
+        return shlex.split(line, posix=posix)
+    except ValueError:
+        return line.split()
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("default/")
+
+
+def _address(addresses: Sequence[str], family: int) -> str:
+    return next((address for address in addresses if (":" in address) == (family == 6)), addresses[0])
+
+
+def interact(
+    lab: Asked,
+    type_in: Callable[[str, Sequence[str]], int],
+    command: Callable[[Sequence[str]], int],
+    commands: Sequence[str],
+) -> None:
     """Read commands until the user leaves.  Ctrl-C stops the command that runs, not the lab."""
     last = 0.0
 
@@ -111,8 +151,22 @@ def interact(lab: Lab, verify: Callable[[], None]) -> None:
         if last - before > 0.1:
             raise KeyboardInterrupt
 
+    def apart(work: Callable[[], int]) -> int:
+        """In a child: entering a namespace is for good."""
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            code = 1
+            try:
+                code = work()
+            finally:
+                os._exit(code)
+        while True:
+            with suppress(KeyboardInterrupt):
+                return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
-        Prompt(lab, verify)
+        Prompt(lab, lambda target, words: apart(lambda: type_in(target, words)), command, commands)
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -109,6 +109,7 @@ class RunResult:
     findings: list[Finding] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     taps: str = "every"
+    whole: bool = True  # every pod pair was probed
 
     def summary(self) -> dict[str, int]:
         """Counts: flows, and of them each verdict."""

@@ -70,6 +70,7 @@ class Verification:
         self._flows = Flows(self.design, probing.protocols, self._families, self.round_, wish)
         plane = self.design.plane
         self._result = RunResult(plane.name, plane.options(), cluster, timings=self.timings, taps=probing.taps)
+        self._result.whole = probing.whole
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -15,7 +15,11 @@ import click
 from emulab import __version__
 from emulab.errors import EmulabError, nearest
 
-COMMANDS = ("run", "plan", "plugins", "topologies", "doctor", "completion")
+COMMANDS = (
+    *("run", "plan", "plugins", "topologies", "doctor", "completion"),
+    *("up", "down", "ls", "inspect", "exec", "shell", "cli", "get", "capture", "probe", "verify"),
+    *("pod", "node", "link", "partition", "heal", "watch"),
+)
 INTERRUPTED = 130
 BROKEN = 70  # EX_SOFTWARE of sysexits.h: a mistake of ours
 

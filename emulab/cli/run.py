@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ import click
 
 from emulab.cli import guarded
 from emulab.cli.options import cluster_options, design
+from emulab.cli.progress import Progress
 
 if TYPE_CHECKING:
     from emulab.lab import Lab, Probing
@@ -95,15 +95,19 @@ def _inside(lab: Lab, probing: Probing, pcap: str | None, format_: str, prompt: 
 
             on_frame = release.enter_context(PcapngWriter(pcap)).write
         release.enter_context(lab)
-        progress = release.enter_context(_Progress())
+        progress = release.enter_context(Progress())
         lab.build()
         result = lab.verify(probing, progress.update, on_frame)
         progress.close()
         _print(result, format_, quiet)
         if prompt:
-            from emulab.prompt import interact
+            from emulab.cli import cli
+            from emulab.cli import lab as running
+            from emulab.control.client import Here
+            from emulab.control.live import LiveLab
 
-            interact(lab, lambda: _print(lab.verify(probing), "text", quiet=False))
+            running.here = Here(LiveLab(lab.cluster.topology.name, lab))
+            cli.interact(running.here)
         return 0 if result.ok else 1
 
 
@@ -117,37 +121,3 @@ def _print(result: RunResult, format_: str, quiet: bool) -> None:
 
         text.write(result, sys.stdout, quiet=quiet)
     sys.stdout.flush()
-
-
-class _Progress:
-    """A bar on stderr once a second has passed; nothing when stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._shown = sys.stderr.isatty() and not os.environ.get("CI")
-        self._release = ExitStack()
-        self._bar: object = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._release.close()
-        self._shown = False
-
-    def update(self, done: int, total: int) -> None:
-        if not self._shown or (self._bar is None and time.monotonic() - self._start < 1):
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        if self._bar is None:
-            columns = (TextColumn("probing"), BarColumn(), MofNCompleteColumn(), TextColumn("flows"))
-            bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
-            self._bar = self._release.enter_context(bar)
-            bar.add_task("probe", total=total)
-        assert isinstance(self._bar, Progress)
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)

@@ -1,8 +1,9 @@
 """A lab's own network, mount, PID, IPC and UTS namespaces, entered before its first interface exists.
 
 Two forks: the outer process stays as it was and waits; a keeper makes the namespaces (with a user namespace, when not
-root) and forks the lab, which is PID 1 in there.  Each dies with its parent, and with PID 1 the kernel takes down every
-process, namespace, interface and mount of the lab.  Nothing else ever has to be cleaned up.
+root) and forks the lab, which is PID 1 in there.  The lab dies with the keeper and the keeper, once it has buried the lab,
+with the outer process; and with PID 1 the kernel takes down every process, namespace, interface and mount of the lab.
+Nothing else has to be cleaned up, but for a lab's name in the file system: whoever of the two survives takes it away.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -38,10 +40,12 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signum
 
 
-def run(lab: Callable[[], int]) -> int:
+def run(lab: Callable[[], int], *, bury: Callable[[], None] = lambda: None, door: Callable[[], None] | None = None) -> int:
     """Run ``lab`` as PID 1 of a new sandbox and return its exit code.
 
-    Raises `MachineError` when this machine does not allow the namespaces.  Signals reach the lab as `Interrupted`, once.
+    ``bury`` is called once the lab has ended, however it did, perhaps twice; ``door`` runs meanwhile in a thread of the
+    outer process.  Raises `MachineError` when this machine does not allow the namespaces.  Signals reach the lab as
+    `Interrupted`, once.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -52,37 +56,46 @@ def run(lab: Callable[[], int]) -> int:
     if keeper == 0:
         os.close(report_read)
         os.close(alive_write)
-        _keep(lab, report_write, alive_read)
+        _keep(lab, bury, report_write, alive_read)
     os.close(report_write)
     os.close(alive_read)
     try:
+        if door is not None:
+            threading.Thread(target=door, daemon=True).start()
         with open(report_read) as report:
             problem = report.read()
         status = _await(keeper)
     finally:
         os.close(alive_write)
+        bury()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if problem:
         raise MachineError(f"cannot make a sandbox ({problem}): {ADVICE}")
     return status
 
 
-def _await(child: int) -> int:
-    """Hand on signals to ``child`` until it ends; returns its exit code.  They are blocked, so none comes at a bad moment."""
+def _await(child: int, parent: int = 0) -> int:
+    """Hand on signals to ``child`` until it ends; returns its exit code.  They are blocked, so none comes at a bad moment.
+
+    When ``parent`` is given and not our parent any more, ``child`` is killed.
+    """
     while True:
         ended, raw = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(raw) if os.WIFEXITED(raw) else 128 + os.WTERMSIG(raw)
         number = signal.sigwait(_AWAITED)
-        if number != signal.SIGCHLD:
+        if parent and os.getppid() != parent:
+            os.kill(child, signal.SIGKILL)
+        elif number != signal.SIGCHLD:
             os.kill(child, number)
 
 
-def _keep(lab: Callable[[], int], report: int, alive: int) -> NoReturn:
+def _keep(lab: Callable[[], int], bury: Callable[[], None], report: int, alive: int) -> NoReturn:
     """The keeper: make the namespaces, fork PID 1, hand on signals, end as it ends."""
     status = 1
     try:
-        _die_with_parent(alive)
+        parent = os.getppid()
+        _die_with_parent(alive, signal.SIGTERM)
         try:
             _isolate()
         except OSError as error:
@@ -96,14 +109,15 @@ def _keep(lab: Callable[[], int], report: int, alive: int) -> NoReturn:
             _be_init(lab, ours)
         os.close(ours)
         os.close(report)
-        status = _await(child)
+        status = _await(child, parent)
+        bury()
     finally:
         os._exit(status)
 
 
-def _die_with_parent(alive: int) -> None:
-    """SIGKILL when the parent dies; ``alive`` is a pipe that tells whether it has died already."""
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with_parent(alive: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """A signal when the parent dies; ``alive`` is a pipe that tells whether it has died already."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, by)
     if select.select([alive], [], [], 0)[0]:
         os._exit(1)
     os.close(alive)

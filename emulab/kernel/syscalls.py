@@ -51,6 +51,12 @@ def unmount(target: str) -> None:
     _checked(libc.umount2(target.encode(), 2), f"umount {target}")
 
 
+def sethostname(name: str) -> None:
+    """The host name of the calling thread's UTS namespace: sethostname(2)."""
+    encoded = name.encode()
+    _checked(libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
+
+
 def prctl(option: int, value: int) -> None:
     """prctl(2) with one number."""
     _checked(libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")

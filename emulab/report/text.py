@@ -21,19 +21,24 @@ _WIDTH = 100  # columns, where no terminal says otherwise
 _MANY_FINDINGS = 8
 
 
-def write(result: RunResult, out: TextIO, *, quiet: bool = False) -> None:
-    """Print the report; ``quiet`` leaves out everything but findings and verdict."""
-    terminal = out.isatty()
+def console_for(out: TextIO, columns: int | None = None) -> Console:
+    """Where a report is printed: in colour on a terminal, which may be another machine's of ``columns`` columns."""
+    terminal = columns is not None or out.isatty()
     if (out.encoding or "utf-8").lower().partition("-")[0] != "utf" and isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="replace")  # a check mark that this locale lacks must not end the run
-    console = Console(
+    return Console(
         file=out,
-        width=None if terminal else _WIDTH,
+        width=columns if terminal else _WIDTH,
         highlight=False,
         soft_wrap=True,
         force_terminal=terminal,
         no_color=None if terminal else True,
     )
+
+
+def write(result: RunResult, out: TextIO, *, quiet: bool = False, columns: int | None = None) -> None:
+    """Print the report; ``quiet`` leaves out everything but findings and verdict."""
+    console = console_for(out, columns)
     if not quiet:
         _head(result, console)
         _matrix(result, console)

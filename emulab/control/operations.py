@@ -1,0 +1,360 @@
+"""What can be asked of a lab, one function per operation; docs/control.md lists them."""
+
+from __future__ import annotations
+
+import io
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+from emulab import change, etc_files
+from emulab.control.enter import KINDS
+from emulab.control.live import Answer, LiveLab, descriptor, operation
+from emulab.diff import Diff, diff, lines
+from emulab.errors import InputError, nearest
+from emulab.etc_files import resolve
+from emulab.model import GATEWAY, OUTSIDE_HOST
+from emulab.planning import Design
+from emulab.report import objects
+from emulab.verification import PROTOCOLS, Probing
+
+Emit = Callable[[dict[str, Any]], None]
+_LEAST = {4: 60, 6: 80}  # bytes: IP, ICMP or UDP, and the payload by which a probe is known
+
+
+@operation
+def inspect(live: LiveLab) -> Any:
+    """Everything there is to know about the lab at a glance."""
+    lab = live.lab
+    shown = objects.lab(lab.design)
+    return {"schema": "emulab/lab/1", "name": live.name, "started": live.started, "faults": len(live.faults), **shown}
+
+
+@operation
+def get(live: LiveLab, kind: str, name: str | None = None) -> Any:
+    """A list of pods, nodes, links or routes; ``name`` is one of them, or the node whose routes are wanted."""
+    found: list[dict[str, Any]] = objects.kind(live.lab, kind)
+    if name is None:
+        return found
+    key = resolve(live.lab.cluster, name, others=False)
+    return [one for one in found if key in (one["name"], one.get("node") if kind in ("routes", "links") else None)]
+
+
+@operation
+def names(live: LiveLab) -> Any:
+    """What completion offers."""
+    cluster = live.lab.cluster
+    pods = [endpoint.key.removeprefix("default/") for endpoint in cluster.endpoints]
+    return {"pods": pods, "nodes": [node.name for node in cluster.nodes]}
+
+
+@operation
+def enter(live: LiveLab, target: str) -> Answer:
+    """The namespaces of a pod or node, as descriptors in the order of ``kinds``."""
+    lab = live.lab
+    key = resolve(lab.cluster, target)
+    node = next((e.node for e in lab.cluster.endpoints if e.key == key), key)
+    if key not in lab.namespaces or node not in lab.namespaces:
+        raise InputError(f"node {node} is stopped (emulab node start {node})")
+    mounts = lab.namespaces[node].mounts
+    found = [descriptor(f"/proc/self/ns/{kind}") for kind in KINDS[:4]]
+    found.append(descriptor(f"/proc/self/fd/{lab.namespaces[key].net}"))
+    found.append(descriptor(f"/proc/self/fd/{mounts}" if mounts is not None else "/proc/self/ns/mnt"))
+    result = {
+        "name": key,
+        "kinds": list(KINDS),
+        "hostname": key.rpartition("/")[2],
+        "files": etc_files.of(lab.cluster, key),
+        "pod": "/" in key,
+        "lab": live.name,
+        "node": node,
+    }
+    return Answer(result, found)
+
+
+@operation
+def down(live: LiveLab) -> Any:
+    """Take the lab down: the answer comes first."""
+    live.tell("lab down")
+    threading.Timer(0.02, live.ending.set).start()
+    return {"name": live.name}
+
+
+@operation
+def watch(live: LiveLab, emit: Emit) -> Any:
+    """Events, until the lab goes down or the caller leaves."""
+    listener = live.listen()
+    emit({"event": "watching", "lab": live.name})
+    try:
+        while True:
+            try:
+                event = listener.get(timeout=5)
+            except queue.Empty:
+                emit({"event": "alive"})  # finds out whether anybody still listens
+                continue
+            if event is None:
+                return {}
+            emit(event)
+    finally:
+        live.unlisten(listener)
+
+
+@operation
+def verify(
+    live: LiveLab,
+    emit: Emit,
+    sources: list[str] | None = None,
+    destinations: list[str] | None = None,
+    protocols: list[str] | None = None,
+    families: list[int] | None = None,
+    port: int | None = None,
+    size: int | None = None,
+    count: int = 1,
+    taps: str = "every",
+    timeout: float = 2.0,
+    report: str = "text",
+    quiet: bool = False,
+    columns: int | None = None,
+) -> Any:
+    """Probe, judge, and report: ``report`` is "text", "json" (emulab/run/1) or "probe" (emulab/probe/1)."""
+    from emulab.report import json_report, probe, text
+
+    lab = live.lab
+    probing = _probing(live, sources, destinations, protocols, families, port, size, count, taps, timeout)
+    with live.turn():
+        result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))
+    _tell_verdicts(live, result)
+    page = io.StringIO()
+    if report == "json":
+        json_report.write(result, page)
+    elif report == "probe":
+        probe.write_json(result, page)
+    elif report == "table":
+        probe.write_text(result, page, columns)
+    else:
+        text.write(result, page, quiet=quiet, columns=columns)
+    return {"ok": result.ok, "report": page.getvalue(), "summary": result.summary()}
+
+
+def _probing(
+    live: LiveLab,
+    sources: list[str] | None,
+    destinations: list[str] | None,
+    protocols: list[str] | None,
+    families: list[int] | None,
+    port: int | None,
+    size: int | None,
+    count: int,
+    taps: str,
+    timeout: float,
+) -> Probing:
+    cluster = live.lab.cluster
+    offered = cluster.topology.families
+    for family in families or ():
+        if family not in offered:
+            has = " and ".join(f"IPv{one}" for one in offered)
+            raise InputError(f"IPv{family}: the pods of this topology have {has} only")
+    for protocol in protocols or ():
+        if protocol not in PROTOCOLS:
+            raise InputError(f"no protocol '{protocol}' (known: {', '.join(PROTOCOLS)})")
+    for what, value, least, most in (("port", port, 1, 65535), ("count", count, 1, 1000)):
+        if value is not None and not least <= value <= most:
+            raise InputError(f"{what} {value}: {least} to {most} expected")
+    if taps not in ("every", "ends") or not 0 < timeout <= 60:
+        raise InputError("taps: every or ends, timeout: up to 60 s expected")
+    largest = max(families or offered)
+    if size is not None and not _LEAST[largest] <= size <= 65000:
+        raise InputError(f"size {size}: {_LEAST[largest]} to 65000 bytes expected")
+    here = [resolve(cluster, name, others=False) for name in sources] if sources else None
+    there = [resolve(cluster, name) for name in destinations] if destinations else None
+    for name in here or ():
+        _present(live.lab.design, name)
+    nodes = {node.name for node in cluster.nodes}
+    if there and (wrong := nodes.intersection(there) or {GATEWAY}.intersection(there)):
+        raise InputError(f"{sorted(wrong)[0]}: probes go to pods and to {OUTSIDE_HOST}; trace goes to nodes, too")
+    probing = Probing(
+        protocols=tuple(dict.fromkeys(protocols or PROTOCOLS)),
+        families=tuple(sorted(set(families))) if families else None,
+        taps=taps,
+        timeout=timeout,
+        sources=here,
+        destinations=there,
+        size=size,
+        count=count,
+    )
+    probing = probing if port is None else replace(probing, port=port)
+    return replace(probing, mtu=probing.whole)
+
+
+def _present(design: Design, name: str) -> None:
+    node = next((e.node for e in design.cluster.endpoints if e.key == name), name)
+    if not design.topology.running(node):
+        raise InputError(f"node {node} is stopped (emulab node start {node})")
+
+
+def _tell_verdicts(live: LiveLab, result: Any) -> None:
+    for judged in result.flows.recorded:
+        flow = judged.flow
+        key = f"{flow.source} {flow.destination} {flow.protocol} {flow.family}"
+        before = live.verdicts.get(key)
+        if before not in (None, judged.verdict.value):
+            facts = {"protocol": flow.protocol, "family": flow.family, "before": before, "after": judged.verdict.value}
+            live.tell("verdict changed", **{"from": flow.source, "to": flow.destination}, **facts)
+        live.verdicts[key] = judged.verdict.value
+
+
+@operation
+def pod_add(
+    live: LiveLab,
+    name: str,
+    node: str,
+    addresses: list[str] | None = None,
+    labels: dict[str, str] | None = None,
+    dry_run: bool = False,
+) -> Any:
+    """Add a pod."""
+    wanted = [_address(text) for text in addresses or ()]
+    with live.turn():
+        shown = _change(live, lambda design: change.add_pod(design, name, node, wanted, labels), dry_run)
+        if not dry_run:
+            key = resolve(live.lab.cluster, name)
+            endpoint = next(e for e in live.lab.cluster.endpoints if e.key == key)
+            shown["addresses"] = [str(address) for address in endpoint.addresses]
+            live.tell("pod added", pod=key, node=node, addresses=shown["addresses"])
+    return shown
+
+
+@operation
+def pod_rm(live: LiveLab, names: list[str], dry_run: bool = False) -> Any:
+    """Remove pods, all or none."""
+    with live.turn():
+        keys = [_pod(live, name) for name in names]
+
+        def without(design: Design) -> Design:
+            for key in keys:
+                design = change.remove_pod(design, key)
+            return design
+
+        shown = _change(live, without, dry_run)
+        if not dry_run:
+            for key in keys:
+                live.tell("pod removed", pod=key)
+    return shown
+
+
+@operation
+def node_add(
+    live: LiveLab, name: str, segment: str | None = None, addresses: list[str] | None = None, dry_run: bool = False
+) -> Any:
+    """Add a node."""
+    wanted = [_address(text) for text in addresses or ()]
+    with live.turn():
+        shown = _change(live, lambda design: change.add_node(design, name, segment, wanted), dry_run)
+        if not dry_run:
+            shown["addresses"] = [str(a.ip) for a in live.lab.cluster.topology.uplink(name).addresses]
+            live.tell("node added", node=name, addresses=shown["addresses"])
+    return shown
+
+
+@operation
+def node_rm(live: LiveLab, name: str, dry_run: bool = False) -> Any:
+    """Remove a node and its pods."""
+    return _node_change(live, name, "node removed", change.remove_node, dry_run)
+
+
+@operation
+def node_stop(live: LiveLab, name: str, dry_run: bool = False) -> Any:
+    """Switch a node off."""
+    return _node_change(live, name, "node stopped", lambda design, node: change.switch_node(design, node, False), dry_run)
+
+
+@operation
+def node_start(live: LiveLab, name: str, dry_run: bool = False) -> Any:
+    """Switch a node on."""
+    return _node_change(live, name, "node started", lambda design, node: change.switch_node(design, node, True), dry_run)
+
+
+@operation
+def link_set(
+    live: LiveLab,
+    node: str,
+    up: bool | None = None,
+    rate: int | None = None,
+    delay: float | None = None,
+    loss: float | None = None,
+    dry_run: bool = False,
+) -> Any:
+    """Give a node's uplink another state or shape: bit/s, seconds, fraction."""
+    with live.turn():
+        name = _node(live, node)
+        shown = _change(live, lambda d: change.set_link(d, name, up=up, rate=rate, delay=delay, loss=loss), dry_run)
+        if not dry_run:
+            event = "link changed" if up is None else f"link {'up' if up else 'down'}"
+            live.tell(event, node=name, **objects.shape(live.lab.cluster.topology.uplink(name)))
+    return shown
+
+
+@operation
+def partition(live: LiveLab, groups: list[list[str]], dry_run: bool = False) -> Any:
+    """Part groups of nodes from each other."""
+    with live.turn():
+        sides = [[_node(live, name) for name in group] for group in groups]
+        shown = _change(live, lambda design: change.partition(design, sides), dry_run)
+        if not dry_run:
+            live.tell("partition", groups=sides)
+    return shown
+
+
+@operation
+def heal(live: LiveLab, dry_run: bool = False) -> Any:
+    """Join what was parted."""
+    with live.turn():
+        shown = _change(live, change.heal, dry_run)
+        if not dry_run:
+            live.tell("healed")
+    return shown
+
+
+def _node_change(live: LiveLab, name: str, event: str, work: Callable[[Design, str], Design], dry_run: bool) -> Any:
+    with live.turn():
+        node = _node(live, name)
+        shown = _change(live, lambda design: work(design, node), dry_run)
+        if not dry_run:
+            live.tell(event, node=node)
+    return shown
+
+
+def _change(live: LiveLab, work: Callable[[Design], Design], dry_run: bool) -> dict[str, Any]:
+    """Plan a change, and carry it out unless it is only to be shown."""
+    before = live.lab.design
+    after = work(before)
+    changes = diff(before.desired, after.desired) if dry_run else live.lab.change(after)
+    return {"lines": _typed(changes, before, after), "dry_run": dry_run}
+
+
+def _typed(changes: Diff, *designs: Design) -> dict[str, list[str]]:
+    return lines(changes, {e.key: (e.node, e.pod.netns) for design in designs for e in design.cluster.endpoints})
+
+
+def _address(text: str) -> Any:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise InputError(f"'{text}' is no IP address") from None
+
+
+def _node(live: LiveLab, name: str) -> str:
+    known = [node.name for node in live.lab.cluster.nodes]
+    if name not in known:
+        raise InputError(f"no node '{name}'{nearest(name, known)}")
+    return name
+
+
+def _pod(live: LiveLab, name: str) -> str:
+    key = resolve(live.lab.cluster, name, others=False)
+    if "/" not in key:
+        raise InputError(f"{name} is a node: a pod expected")
+    return key

@@ -1,0 +1,71 @@
+"""Packets of one namespace as they pass, chosen by a filter in the language of pcap-filter(7).
+
+Filters are compiled by libpcap itself (pcap_compile(3PCAP)) and run in the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from emulab.errors import InputError, MachineError
+
+_ETH_P_ALL, _SO_TIMESTAMPNS, _SO_ATTACH_FILTER, _OUTGOING = 3, 35, 26, 4
+_ETHERNET, _ANY_NETMASK, _LONGEST = 1, 0xFFFFFFFF, 262144
+
+
+class Captured(NamedTuple):
+    """One frame: nanoseconds since the epoch, the interface's name, whether it left through it, its bytes."""
+
+    time: int
+    interface: str
+    outbound: bool
+    data: bytes
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.c_void_p))
+
+
+def compile_filter(expression: str) -> bytes:
+    """The instructions of a filter.  Raises `InputError` in libpcap's words, `MachineError` when libpcap is missing."""
+    try:
+        pcap = ctypes.CDLL("libpcap.so.0.8")
+    except OSError:
+        raise MachineError("a filter needs libpcap: apt-get install libpcap0.8") from None
+    pcap.pcap_open_dead.restype = ctypes.c_void_p
+    pcap.pcap_geterr.restype = ctypes.c_char_p
+    handle = ctypes.c_void_p(pcap.pcap_open_dead(_ETHERNET, _LONGEST))
+    program = _Program()
+    if pcap.pcap_compile(handle, ctypes.byref(program), expression.encode(), 1, _ANY_NETMASK):
+        raise InputError(f"filter '{expression}': {pcap.pcap_geterr(handle).decode(errors='replace')}")
+    return ctypes.string_at(program.instructions, program.length * 8)
+
+
+def capture(interface: str | None, instructions: bytes = b"") -> Iterator[Captured]:
+    """Frames of ``interface`` (None: of all) in the namespace that the calling thread is in, from now on, without end.
+
+    The first step opens the socket and gives nothing yet, so that the caller knows when it has begun.
+    """
+    names = dict(socket.if_nameindex())
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    if instructions:
+        memory = ctypes.create_string_buffer(instructions, len(instructions))
+        fprog = struct.pack("HxxxxxxP", len(instructions) // 8, ctypes.addressof(memory))
+        tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+    tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    if interface is not None:
+        tap.bind((interface, _ETH_P_ALL))
+    else:
+        tap.bind(("", _ETH_P_ALL))
+    yield Captured(0, interface or "", False, b"")
+    while True:
+        data, control, _, sender = tap.recvmsg(_LONGEST, 64)
+        seconds, nanoseconds = struct.unpack_from("=qq", control[0][2]) if control else (0, 0)
+        name = sender[0]
+        yield Captured(seconds * 1_000_000_000 + nanoseconds, names.get(name, name), sender[2] == _OUTGOING, data)
