@@ -54,12 +54,20 @@ def show(kind: str, found: list[dict[str, Any]], wide: bool) -> None:
     table(headings, [[_cell(one, heading) for heading in headings] for one in found])
 
 
+def _rate(bits: int) -> str:
+    """As tc(8) takes it: 10mbit."""
+    for unit, size in (("gbit", 10**9), ("mbit", 10**6), ("kbit", 10**3)):
+        if bits % size == 0:
+            return f"{bits // size}{unit}"
+    return f"{bits}bit"
+
+
 def _cell(one: dict[str, Any], heading: str) -> str:
     if heading == "NAME":
         return str(one["name"]).removeprefix("default/")
     if heading == "SHAPE":
         rate, delay, loss = one["rate"], one["delay"], one["loss"]
-        shown = [f"{rate} bit/s" if rate else "", f"{delay * 1e3:g} ms" if delay else "", f"{loss:.0%} loss" if loss else ""]
+        shown = [_rate(rate) if rate else "", f"{delay * 1e3:g} ms" if delay else "", f"{loss:.0%} loss" if loss else ""]
         return ", ".join(filter(None, shown)) or "-"
     value = one[{"IP": "addresses", "POD-CIDRS": "pod_cidrs"}.get(heading, heading.lower())]
     if isinstance(value, dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -143,11 +144,9 @@ def _execute(command: Sequence[str], stdin: bool, terminal: bool, env: Mapping[s
             signal.signal(signal.SIGTTOU, signal.SIG_DFL)
     try:
         os.execvpe(command[0], list(command), {**os.environ, **(env or {})})
-    except FileNotFoundError:
-        print(f"error: {command[0]}: no such command here", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(NOT_FOUND)
     except OSError as error:
-        print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
+        # A folder of $PATH that may not be read must not make a missing command look like a forbidden one.
+        found = ("/" in command[0] and not isinstance(error, FileNotFoundError)) or shutil.which(command[0], os.F_OK)
+        print(f"error: {command[0]}: {error.strerror if found else 'no such command here'}", file=sys.stderr)
         sys.stderr.flush()
-        os._exit(NOT_EXECUTABLE)
+        os._exit(NOT_EXECUTABLE if found else NOT_FOUND)

@@ -1,0 +1,201 @@
+"""A lab session as it is typed, from `up` to `down`: every plugin, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import time
+
+import pytest
+from terminal import Terminal
+
+SETTINGS = {"flannel": [], "calico": ["--set", "encap=vxlan"], "weave": []}
+QUICK = ("--protocol", "udp", "--timeout", "1")
+NODES = {"node-a", "node-b", "node-c"}
+
+
+@pytest.mark.parametrize("plugin", SETTINGS)
+def test_a_whole_session(plugin: str, terminal: Terminal) -> None:
+    def typed(*words: str, code: int = 0, stdin: str = "") -> str:
+        done = terminal.emulab(*words, stdin=stdin)
+        assert done.code == code, (words, done)
+        return done.out
+
+    up = typed("up", "--plugin", plugin, *SETTINGS[plugin])
+    assert re.search(rf"lab 'flat-{plugin}' is up: {plugin} on flat, 3 nodes, 6 pods", up)
+    assert json.loads(typed("ls", "--format", "json"))[0]["name"] == f"flat-{plugin}"
+    assert typed("exec", "a1", "--", "hostname") == "a1\n"
+    assert "10.1.1.1\ta1" in typed("exec", "a1", "--", "cat", "/etc/hosts")
+    assert "svc.cluster.local" in typed("exec", "a1", "--", "cat", "/etc/resolv.conf")
+    assert "192.168.50.2\tnode-b" in typed("exec", "node-b", "--", "cat", "/etc/hosts")
+    assert set(typed("exec", "node-a", "--", "ls", "/run/netns").split()) == {"a1", "a2"}
+    assert typed("exec", "-i", "c1", "--", "cat", stdin="hello") == "hello"
+    typed("exec", "a1", "--", "ping", "-c1", "-W2", "10.1.3.1")
+    assert {node["name"] for node in json.loads(typed("get", "nodes", "-o", "json"))["items"]} == NODES
+
+    assert "pod/a3 added on node-a (10.1." in typed("pod", "add", "a3", "--node", "node-a", "--label", "app=web")
+    found = {pod["name"]: pod for pod in json.loads(typed("get", "pods", "-o", "json"))["items"]}
+    assert found["default/a3"]["labels"] == {"app": "web"}
+    typed("node", "add", "node-d")
+    typed("pod", "add", "shop/d1", "--node", "node-d")
+    assert "PASS" in typed("verify", "-q")
+    typed("pod", "rm", "a3")
+    typed("node", "rm", "node-d")
+
+    typed("node", "stop", "node-b")
+    told = json.loads(typed("probe", *QUICK, "--from", "a1", "--to", "b1", "--to", "c1", "--format", "json"))
+    assert {(p["to"], p["verdict"]) for p in told["probes"]} >= {("default/c1", "delivered")}
+    assert not any(p["verdict"] == "delivered" for p in told["probes"] if p["to"] == "default/b1")
+    typed("node", "start", "node-b")
+    typed("link", "down", "node-a")
+    lost = typed("verify", "-q", *QUICK, "--from", "a1", "--to", "c1", "--to", "b1", code=1)
+    assert "FAIL  of 4 flows 4 dropped" in lost
+    typed("link", "up", "node-a")
+    typed("partition", "node-a | node-c")
+    lost = typed("verify", "-q", "--timeout", "1.5", "--from", "a1", "--to", "c1", code=0 if plugin == "weave" else 1)
+    assert ("PASS" if plugin == "weave" else "FAIL") in lost  # Weave goes around by node-b
+    typed("heal")
+    assert "PASS" in typed("verify", "-q")
+    assert typed("down") == f"lab 'flat-{plugin}' is down\n"
+    assert os.listdir(terminal.folder) == []
+    assert terminal.emulab("ls").err == "no lab is up\n"
+
+
+def test_captures_go_into_tshark(terminal: Terminal) -> None:
+    assert terminal.emulab("up").code == 0
+    capture = terminal.start("capture", "node-a:eth0", "-w", "-", "-c", "2", "udp", "port", "8472")
+    assert capture.err.readline() == b"capturing on node-a:eth0\n"
+    terminal.emulab("exec", "a1", "--", "ping", "-c1", "-W2", "10.1.3.1")
+    data = capture.out.read()
+    assert capture.wait().code == 0
+    fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "icmp.type", "-d", "udp.port==8472,vxlan"]
+    read = subprocess.run(["tshark", "-r", "-", *fields], input=data, capture_output=True, check=True)
+    assert read.stdout.decode().split("\n")[:2] == ["node-a:eth0\t8", "node-a:eth0\t0"]
+
+
+def test_a_shell_on_a_terminal(terminal: Terminal) -> None:
+    assert terminal.emulab("up", "--name", "lab").code == 0
+    child, keyboard = os.forkpty()
+    if child == 0:
+        terminal.become()
+        from terminal import _main
+
+        _main(("shell", "a1"))
+    assert "a1 (lab):" in _read_until(keyboard, "(lab):")
+    os.write(keyboard, b"hostname; echo $((6*7)); sleep 60\n")
+    assert "a1" in _read_until(keyboard, "\n42")
+    seen = ""
+    while "(lab):" not in seen:  # bash may not have started it yet
+        os.write(keyboard, b"\x03")
+        seen += _read_until(keyboard, "(lab):", 0.3)
+    os.write(keyboard, b"exit 5\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+
+
+def _read_until(keyboard: int, word: str, seconds: float = 10) -> str:
+    seen, deadline = "", time.monotonic() + seconds
+    while word not in seen.replace("\r", "") and time.monotonic() < deadline:
+        if select.select([keyboard], [], [], 0.2)[0]:
+            seen += os.read(keyboard, 4096).decode(errors="replace")
+    return seen.replace("\r", "")
+
+
+def test_events_are_watched(terminal: Terminal) -> None:
+    assert terminal.emulab("up").code == 0
+    watch = terminal.start("watch", "--format", "json")
+    # Nothing says from outside that it listens: until it does, a harmless change is repeated.
+    events: list[dict[str, object]] = []
+    while not events:
+        terminal.emulab("link", "set", "node-a", "--rate", "100mbit")
+        if select.select([watch.out], [], [], 0.3)[0]:
+            events.append(json.loads(watch.out.readline()))
+    terminal.emulab("pod", "add", "a3", "--node", "node-a")
+    terminal.emulab("node", "stop", "node-b")
+    assert terminal.emulab("down").code == 0
+    lines = watch.wait().out.splitlines()
+    events += [json.loads(line) for line in lines]
+    assert [event["event"] for event in events][-3:] == ["pod added", "node stopped", "lab down"]
+
+
+def test_several_labs(terminal: Terminal) -> None:
+    for name in ("one", "two"):
+        assert terminal.emulab("up", "single-node", "--name", name).code == 0
+    done = terminal.emulab("exec", "a1", "--", "true")
+    assert (done.code, done.err) == (2, "error: several labs are up: choose one by -l (one, two)\n")
+    assert terminal.emulab("exec", "a1", "-l", "two", "--", "true").code == 0
+    assert terminal.emulab("exec", "a1", "--", "true", env={"EMULAB_LAB": "one"}).code == 0
+    taken = terminal.emulab("up", "--name", "one")
+    assert taken.code == 2 and "lab 'one' is up already" in taken.err
+    assert terminal.emulab("down", "--all").out == "lab 'one' is down\nlab 'two' is down\n"
+
+
+BAD = {
+    "no lab": (("exec", "-l", "lob", "a1", "--", "true"), 2, "no lab 'lob' (did you mean 'lab'?)"),
+    "no pod": (("exec", "a9", "--", "true"), 2, "no pod or node 'a9' (did you mean 'a2'?)"),
+    "no command": (("exec", "a1", "--", "no-such-command"), 127, "no-such-command: no such command here"),
+    "no program": (("exec", "a1", "--", "/etc/passwd"), 126, "/etc/passwd: Permission denied"),
+    "exit code": (("exec", "a1", "--", "sh", "-c", "exit 9"), 9, ""),
+    "signal": (("exec", "a1", "--", "sh", "-c", "kill -9 $$"), 137, ""),
+    "pod twice": (("pod", "add", "a1", "--node", "node-a"), 2, "there is a pod 'default/a1' already"),
+    "pod on no node": (("pod", "add", "x", "--node", "node-x"), 2, "no node 'node-x' (did you mean 'node-"),
+    "bad name": (("pod", "add", "A_1", "--node", "node-a"), 2, "is no name for a pod"),
+    "bad address": (("pod", "add", "x", "--node", "node-a", "--ip", "10.1.1.x"), 2, "'10.1.1.x' is no IP address"),
+    "taken address": (("pod", "add", "x", "--node", "node-a", "--ip", "10.1.1.2"), 2, "10.1.1.2 is taken by pod default/a2"),
+    "outside address": (("pod", "add", "x", "--node", "node-a", "--ip", "9.9.9.9"), 2, "outside the pod CIDRs"),
+    "bad label": (("pod", "add", "x", "--node", "node-a", "--label", "app"), 2, "KEY=VALUE expected"),
+    "no such pod": (("pod", "rm", "a7"), 2, "no pod or node 'a7'"),
+    "a node is no pod": (("pod", "rm", "node-a"), 2, "node-a is a node: a pod expected"),
+    "node twice": (("node", "add", "node-a"), 2, "there is a node 'node-a' already"),
+    "running": (("node", "start", "node-a"), 2, "node node-a is running already"),
+    "no segment": (("node", "add", "n", "--segment", "wan"), 2, "no segment 'wan'"),
+    "up already": (("link", "up", "node-a"), 2, "the link of node-a is up already"),
+    "no rate": (("link", "set", "node-a", "--rate", "fast"), 2, "--rate fast: a number and one of"),
+    "nothing": (("link", "set", "node-a"), 2, "nothing to set"),
+    "no netem": (("link", "set", "node-a", "--delay", "10ms"), 3, "modprobe sch_netem"),
+    "not parted": (("heal",), 2, "nothing is partitioned"),
+    "one side": (("partition", "node-a,node-b,node-c"), 2, "at least two sides"),
+    "no kind": (("get", "cats"), 2, "'cats' is not one of"),
+    "no port": (("probe", "--port", "70000"), 2, "port 70000: 1 to 65535 expected"),
+    "too small": (("probe", "--size", "10"), 2, "size 10: 80 to 65000 bytes expected"),
+    "no interface": (("capture", "a1:eth7"), 2, "default/a1 has no interface 'eth7'"),
+    "no filter": (("capture", "a1", "foo bar"), 2, "filter 'foo bar': "),
+    "no folder": (("capture", "a1", "-w", "/nowhere/x"), 2, "/nowhere/x: cannot write there"),
+    "lab name": (("up", "--name", "Lab_1"), 2, "'Lab_1' is no name for a lab"),
+}
+
+
+def test_bad_input_gets_a_line_and_an_exit_code(terminal: Terminal) -> None:
+    assert terminal.emulab("up", "--name", "lab").code == 0
+    before = terminal.emulab("inspect", "--format", "json").out
+    wrong = {}
+    for name, (words, code, told) in BAD.items():
+        done = terminal.emulab(*words)
+        if done.code != code or told not in done.err or "Traceback" in done.err:
+            wrong[name] = done
+    assert wrong == {}
+    assert terminal.emulab("inspect", "--format", "json").out == before
+
+
+def test_a_stopped_node_cannot_be_entered(terminal: Terminal) -> None:
+    assert terminal.emulab("up").code == 0
+    sleeper = terminal.start("exec", "b1", "--", "sh", "-c", "echo here; exec sleep 60")
+    assert sleeper.out.readline() == b"here\n"
+    assert terminal.emulab("node", "stop", "node-b").code == 0
+    assert sleeper.wait().code == 137  # killed with its machine
+    for words in (("exec", "b1", "--", "true"), ("pod", "add", "b9", "--node", "node-b"), ("probe", "--from", "b1")):
+        done = terminal.emulab(*words)
+        assert (done.code, done.err) == (2, "error: node node-b is stopped (emulab node start node-b)\n")
+    assert "already" in terminal.emulab("node", "stop", "node-b").err
+
+
+def test_what_would_be_typed(terminal: Terminal) -> None:
+    assert terminal.emulab("up", "--plugin", "calico").code == 0
+    before = terminal.emulab("get", "pods", "-o", "json").out
+    shown = terminal.emulab("pod", "add", "a3", "--node", "node-a", "--dry-run").out
+    assert "# node-a\nip netns add a3\n" in shown
+    assert re.search(r"ip route add 10\.1\.1\.0/32 dev cali[0-9a-f]{11} scope link", shown)
+    assert "nft 'add element ip calico" in shown
+    assert terminal.emulab("get", "pods", "-o", "json").out == before
