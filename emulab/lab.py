@@ -11,15 +11,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from emulab import mending
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
+from emulab.drift import Deviation, compare
 from emulab.errors import EmulabError, MachineError
 from emulab.kernel import applier, encode, nftables
 from emulab.kernel.namespaces import Namespaces
+from emulab.kernel.observe import observe
 from emulab.model import Cluster, Endpoint
 from emulab.planning import Design
 from emulab.result import RunResult
-from emulab.state import Bridge, FdbEntry, State, Up, Veth, Vxlan
+from emulab.state import Bridge, Device, FdbEntry, State, Up, Veth, Vxlan
 from emulab.verification import Probing, Verification, tunnel_ports
 
 __all__ = ["Lab", "Probing"]
@@ -94,6 +97,7 @@ class Lab:
         except EmulabError:
             self._leave(changes.new, endpoints)
             self.namespaces.remove(changes.new)
+            self.repair()
             raise
         self.namespaces.remove(changes.gone)
         self.design = after
@@ -101,6 +105,28 @@ class Lab:
         self._relearn(changes)
         self.wait_until_up(_both_ends(after.desired, _switched_on(changes.add)))
         return changes
+
+    def drift(self) -> list[Deviation]:
+        """What of the lab is not as planned: altered by hand, or broken on purpose."""
+        desired = self.design.desired
+        return compare(desired, observe(self.namespaces, desired))
+
+    def repair(self, names: Collection[str] | None = None) -> list[Deviation]:
+        """Put back what is not as planned, everywhere or in the namespaces ``names``; returns what it was."""
+        mended: list[Deviation] = []
+        for _ in range(5):  # what hung on a device that had to be made anew shows only then
+            deviations = mending.of(self.drift(), names)
+            if not deviations:
+                break
+            deviations = [d for d in deviations if d.found and isinstance(d.planned, Device)] or deviations
+            changes = mending.mend(self.design.desired, deviations)
+            for name in {*changes.touched, *(d.namespace for d in deviations)}:
+                self.namespaces[name].look()
+            applier.apply(self.namespaces, changes)
+            self._relearn(changes)
+            mended += [deviation for deviation in deviations if deviation not in mended]
+        self.wait_until_up()
+        return mended
 
     def _relearn(self, changes: Diff) -> None:
         """Where tunnels have come or static places of MACs have gone, MACs are known as if learned.
@@ -112,11 +138,11 @@ class Lab:
         for node, found in macs.items():
             found += [thing.mac for thing in desired[node] if isinstance(thing, Bridge) and thing.mac]
         for node in macs:
-            new = any(isinstance(thing, Vxlan) and thing.remote for thing in changes.add.get(node, ()))
+            tunnels = {thing.remote: thing.name for thing in desired[node] if isinstance(thing, Vxlan) and thing.remote}
+            new = any(getattr(thing, "device", "") in tunnels.values() for thing in changes.add.get(node, ()))
             if not new and not any(isinstance(thing, FdbEntry) and not thing.remote for thing in changes.remove.get(node, ())):
                 continue
             static = {thing.mac for thing in desired[node] if isinstance(thing, FdbEntry)}
-            tunnels = {thing.remote: thing.name for thing in desired[node] if isinstance(thing, Vxlan) and thing.remote}
             namespace = self.namespaces[node]
             for link in self.cluster.topology.links:
                 device = next((tunnels[a.ip] for a in link.addresses if a.ip in tunnels), None)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from emulab.control.client import Client, Here
 
 # What makes sense while a lab is there; the others start one, or end it.
-COMMANDS = ("get", "inspect", "exec", "shell", "capture", "probe", "verify", "pod", "node", "link", "partition", "heal")
+COMMANDS = (
+    *("get", "inspect", "exec", "shell", "capture", "probe", "verify"),
+    *("pod", "node", "link", "partition", "heal", "drift", "repair"),
+)
 
 
 @click.command("cli", short_help="Mininet's prompt, with pods and nodes as words.")

@@ -10,13 +10,13 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from emulab import change, etc_files
+from emulab import change, etc_files, mending
 from emulab.control.enter import KINDS
 from emulab.control.live import Answer, LiveLab, descriptor, operation
 from emulab.diff import Diff, diff, lines
 from emulab.errors import InputError, nearest
 from emulab.etc_files import resolve
-from emulab.model import GATEWAY, OUTSIDE_HOST
+from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
 from emulab.planning import Design
 from emulab.report import objects
 from emulab.verification import PROTOCOLS, Probing
@@ -316,6 +316,43 @@ def heal(live: LiveLab, dry_run: bool = False) -> Any:
         if not dry_run:
             live.tell("healed")
     return shown
+
+
+@operation
+def drift(live: LiveLab) -> Any:
+    """What is not as planned."""
+    with live.turn():
+        return _deviations(live.lab.drift())
+
+
+@operation
+def repair(live: LiveLab, names: list[str] | None = None, dry_run: bool = False) -> Any:
+    """Put back what is not as planned, everywhere or in some nodes and pods."""
+    cluster = live.lab.cluster
+    wanted = [name if name == SWITCHES else resolve(cluster, name) for name in names] if names else None
+    with live.turn():
+        if dry_run:
+            found = mending.of(live.lab.drift(), wanted)
+            return {"lines": _typed(mending.mend(live.lab.design.desired, found), live.lab.design), "dry_run": True}
+        mended = live.lab.repair(wanted)
+        if wanted is None:
+            live.faults.clear()
+        if mended:
+            live.tell("repaired", deviations=len(mended))
+    return {"mended": _deviations(mended), "dry_run": False}
+
+
+def _deviations(found: list[Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "namespace": one.namespace,
+            "kind": one.kind,
+            "planned": "; ".join(one.planned.lines()) if one.planned else None,
+            "found": "; ".join(one.found.lines()) if one.found else None,
+            "text": str(one),
+        }
+        for one in found
+    ]
 
 
 def _node_change(live: LiveLab, name: str, event: str, work: Callable[[Design, str], Design], dry_run: bool) -> Any:

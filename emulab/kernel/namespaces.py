@@ -39,6 +39,11 @@ class Namespace:
         self.next_index = index + 1
         return index
 
+    def look(self) -> None:
+        """Learn which interfaces there are: somebody else may have made some, or taken some away."""
+        self.links = {name: status.number for name, status in self.socket().links().items()}
+        self.next_index = max([self.next_index - 1, *self.links.values()]) + 1
+
     def socket(self) -> RouteSocket:
         """This namespace's rtnetlink socket, opened at first use."""
         if self.route is None:

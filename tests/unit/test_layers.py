@@ -13,19 +13,21 @@ LAYERS = (
     ("errors",),
     ("model",),
     ("topology", "state", "ipam"),
-    ("dataplane", "topology_file", "nft_delta"),
+    ("dataplane", "topology_file", "nft_delta", "drift"),
     ("packet", "registry", "fabric", "diff"),
-    ("planning",),
-    ("result", "change"),
+    ("planning", "mending"),
+    ("result", "change", "etc_files"),
     ("kernel",),
     ("underlay", "probe", "attribution"),
     ("verification",),
     ("report", "lab"),
+    ("control",),
     ("prompt",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
+PURE += ("drift", "mending", "etc_files")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
 

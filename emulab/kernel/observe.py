@@ -1,0 +1,164 @@
+"""The kernel of a running lab, read back into the objects of `emulab.state`.
+
+One dump per kind of object and namespace, no processes.  Interfaces go by the numbers and names that they have now.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+
+from emulab.drift import Found, Observed, pair_ends
+from emulab.kernel import decode, listing
+from emulab.kernel import netlink as nl
+from emulab.kernel.decode import Interface
+from emulab.kernel.encode import _NEIGHBOUR_PARAMETERS, AF_BRIDGE, is_neighbour_parameter
+from emulab.kernel.namespaces import Namespace, Namespaces, entered
+from emulab.kernel.netlink import attributes
+from emulab.state import KernelObject, Offload, State, Sysctl, Up, Veth
+
+RTM_GETQDISC, RTM_GETNEIGHTBL = 38, 66
+NDTA_NAME, NDTA_PARMS, NDTPA_IFINDEX = 1, 6, 1
+IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
+ETHTOOL_GTXCSUM, SIOCETHTOOL = 0x16, 0x8946
+ELSEWHERE = "?"  # the other end of a pair that leads out of the lab
+End = tuple[str, int]  # a namespace and the index of an interface in it
+
+
+def observe(namespaces: Namespaces, desired: State) -> Observed:
+    """What each namespace of ``desired`` really holds.
+
+    A pair is there twice, seen from either end.  Of sysctls and offloads there are those that ``desired`` names.
+    """
+    links = {name: _links(namespaces[name]) for name in desired if name in namespaces}
+    peers = _peers(links, desired)
+    return {name: tuple(_contents(namespaces, name, links, peers, desired[name])) for name in links}
+
+
+def _links(namespace: Namespace) -> dict[int, Interface]:
+    body = nl.ifinfomsg.pack(0, 0, 0, 0, 0) + nl.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    found = (decode.interface(payload) for payload in _dump(namespace, nl.RTM_GETLINK, body))
+    return {link.index: link for link in found}
+
+
+def _dump(namespace: Namespace, kind: int, body: bytes) -> Iterator[bytes]:
+    return (payload for _, payload in namespace.socket().dump(kind, body))
+
+
+def _peers(links: Mapping[str, Mapping[int, Interface]], desired: State) -> dict[End, End]:
+    """The other end of every end of a pair.
+
+    An end names only the other's index, and the namespace by a number of its own.  Two ends that name each other are a pair;
+    where several could be, it is the planned one, or else the first that is in no other pair.
+    """
+    ends = {(name, i): link for name, there in links.items() for i, link in there.items() if link.kind == "veth"}
+    by_name = {(name, link.name): (name, link.index) for (name, _), link in ends.items()}
+    abroad: dict[tuple[int, int], list[End]] = {}
+    peers: dict[End, End] = {}
+    for end, link in ends.items():
+        if link.abroad:
+            abroad.setdefault((link.index, link.lower), []).append(end)
+        else:
+            peers[end] = (end[0], link.lower)
+    for here, there in pair_ends(desired).items():
+        one, other = by_name.get(here), by_name.get(there)
+        if one and other and one in abroad.get((ends[other].lower, ends[other].index), ()):
+            peers[one] = other
+    for end, link in ends.items():
+        if end not in peers:
+            for candidate in abroad.get((link.lower, link.index), ()):
+                if candidate not in peers and candidate[0] != end[0]:
+                    peers[end], peers[candidate] = candidate, end
+                    break
+    return peers
+
+
+def _contents(
+    namespaces: Namespaces,
+    name: str,
+    everywhere: Mapping[str, Mapping[int, Interface]],
+    peers: Mapping[End, End],
+    wanted: Iterable[KernelObject],
+) -> Iterator[Found]:
+    namespace, links = namespaces[name], everywhere[name]
+    names = {index: link.name for index, link in links.items()}
+    entries = dict.fromkeys(decode.forwarding(_dump(namespace, nl.RTM_GETNEIGH, nl.ndmsg.pack(AF_BRIDGE, 0, 0, 0, 0)), links))
+    defaults = {index: entry for index, link in links.items() if (entry := decode.default_entry(link))}
+    for index, link in links.items():
+        if link.own:
+            continue
+        if link.kind == "veth":
+            yield _pair(name, link, peers.get((name, index)), everywhere)
+        else:
+            yield decode.device(link, names, flooding=defaults.get(index) in entries)
+        if link.master:
+            yield decode.port(link, names)
+    yield from (Up(link.name) for link in links.values() if link.up)
+    yield from decode.disciplines(_dump(namespace, RTM_GETQDISC, bytes(20)), names)
+    yield from decode.addresses(_dump(namespace, nl.RTM_GETADDR, bytes(nl.ifaddrmsg.size)), names)
+    yield from decode.routes(_dump(namespace, nl.RTM_GETROUTE, bytes(nl.rtmsg.size)), names)
+    yield from decode.neighbours(_dump(namespace, nl.RTM_GETNEIGH, bytes(nl.ndmsg.size)), names)
+    yield from (entry for entry in entries if entry not in defaults.values())
+    yield from _settings(namespace, wanted, names)
+    yield from listing.tables(namespaces, name, wanted)
+
+
+def _pair(name: str, link: Interface, end: End | None, everywhere: Mapping[str, Mapping[int, Interface]]) -> Veth:
+    """A pair as seen from ``link`` in ``name``."""
+    there = everywhere[end[0]].get(end[1]) if end else None
+    if end is None or there is None:
+        return Veth(link.name, ELSEWHERE, ELSEWHERE, None, link.mtu, link.mac)
+    return Veth(link.name, there.name, end[0] if end[0] != name else None, None, link.mtu, link.mac, there.mac)
+
+
+def _settings(namespace: Namespace, wanted: Iterable[KernelObject], names: Mapping[int, str]) -> Iterator[Found]:
+    """Those sysctls and offloads that are planned; what has gone with its device is left out."""
+    sysctls = [thing.key for thing in wanted if isinstance(thing, Sysctl)]
+    neighbour = [key for key in sysctls if is_neighbour_parameter(key)]
+    with entered(namespace.net):
+        files = [Sysctl(key, value) for key in sysctls if key not in neighbour and (value := _value(key)) is not None]
+        yield_ = [thing for thing in (_offload(t.device) for t in wanted if isinstance(t, Offload)) if thing]
+    yield from files
+    yield from yield_
+    if neighbour:
+        yield from _neighbour_parameters(namespace, neighbour, names)
+
+
+def _value(key: str) -> str | None:
+    try:
+        with open("/proc/sys/" + key.translate({ord("."): "/", ord("/"): "."})) as file:
+            return " ".join(file.read().split())
+    except FileNotFoundError:
+        return None
+
+
+def _neighbour_parameters(namespace: Namespace, keys: Iterable[str], names: Mapping[int, str]) -> Iterator[Sysctl]:
+    """net.<family>.neigh.<device>.<parameter>, by RTM_GETNEIGHTBL: an ordinary user's namespaces have no files for them."""
+    tables: dict[tuple[bytes, str], dict[int, bytes]] = {}
+    for payload in _dump(namespace, RTM_GETNEIGHTBL, bytes(4)):
+        values = dict(attributes(payload[4:]))
+        parameters = dict(attributes(values.get(NDTA_PARMS, b"")))
+        if NDTPA_IFINDEX in parameters:
+            device = names.get(struct.unpack("=I", parameters[NDTPA_IFINDEX])[0], "")
+            tables[values[NDTA_NAME], device] = parameters
+    for key in keys:
+        _, family, _, device, name = key.split(".")
+        number, unit = _NEIGHBOUR_PARAMETERS[name]
+        table = b"arp_cache\0" if family == "ipv4" else b"ndisc_cache\0"
+        value = tables.get((table, device.replace("/", ".")), {}).get(number)
+        if value is not None:
+            yield Sysctl(key, str(int.from_bytes(value, "little") // (unit or 1)))
+
+
+def _offload(device: str) -> Offload | None:
+    value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_GTXCSUM, 0))
+    request = struct.pack("16sP16x", device.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            fcntl.ioctl(control, SIOCETHTOOL, request)
+        except OSError:  # no such device any more
+            return None
+    return Offload(device, bool(struct.unpack("=II", value.raw[:8])[1]))
