@@ -168,7 +168,8 @@ def forwarding(cluster: Cluster) -> list[KernelObject]:
 
 
 def interface(address: IPAddress, prefix: int) -> IPInterface:
-    return ipaddress.ip_interface(f"{address}/{prefix}")
+    kind = ipaddress.IPv4Interface if address.version == 4 else ipaddress.IPv6Interface
+    return kind((int(address), prefix))
 
 
 def room_for(topology: Topology, overhead: int, mtu: int | None, minimum: int) -> int:

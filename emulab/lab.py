@@ -133,22 +133,25 @@ class Lab:
 
         Weave's cache of MACs outlives a change of its topology; without it the bridges would flood.
         """
-        desired = self.design.desired
-        macs = {node.name: [e.mac for e in self.cluster.endpoints_on(node.name)] for node in self.design.present.nodes}
-        for node, found in macs.items():
-            found += [thing.mac for thing in desired[node] if isinstance(thing, Bridge) and thing.mac]
-        for node in macs:
-            tunnels = {thing.remote: thing.name for thing in desired[node] if isinstance(thing, Vxlan) and thing.remote}
+        desired, macs = self.design.desired, self._macs
+        for node in changes.touched:
+            objects = desired.get(node, ()) if "/" not in node else ()
+            tunnels = {thing.remote: thing.name for thing in objects if isinstance(thing, Vxlan) and thing.remote}
             new = any(getattr(thing, "device", "") in tunnels.values() for thing in changes.add.get(node, ()))
             if not new and not any(isinstance(thing, FdbEntry) and not thing.remote for thing in changes.remove.get(node, ())):
                 continue
-            static = {thing.mac for thing in desired[node] if isinstance(thing, FdbEntry)}
+            static = {thing.mac for thing in objects if isinstance(thing, FdbEntry)}
             namespace = self.namespaces[node]
             for link in self.cluster.topology.links:
                 device = next((tunnels[a.ip] for a in link.addresses if a.ip in tunnels), None)
-                if device and link.node in macs:
-                    known = [mac for mac in macs[link.node] if mac not in static]
+                if device and self.cluster.topology.running(link.node):
+                    known = [mac for mac in macs(link.node) if mac not in static]
                     namespace.socket().execute([encode.learned(namespace, device, mac) for mac in known])
+
+    def _macs(self, node: str) -> list[str]:
+        """The MACs that live on a node: its pods', and its bridges' own."""
+        found = [endpoint.mac for endpoint in self.cluster.endpoints_on(node)]
+        return found + [thing.mac for thing in self.design.desired[node] if isinstance(thing, Bridge) and thing.mac]
 
     def _enter(self, new: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
         """Make the namespaces that are to come, and give them their names."""

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Union
 
@@ -130,8 +130,14 @@ class Topology:
 
     def underlay_address(self, node: str, family: int = 4) -> IPAddress:
         """The node's own address on its uplink in ``family``, or in the other one if it has none."""
-        addresses = self.uplink(node).addresses
-        return next((a.ip for a in addresses if a.version == family), addresses[0].ip)
+        return self._underlay_addresses[family][node]
+
+    @cached_property
+    def _underlay_addresses(self) -> dict[int, dict[str, IPAddress]]:
+        def own(link: Link, family: int) -> IPAddress:
+            return next((a for a in link.addresses if a.version == family), link.addresses[0]).ip
+
+        return {family: {node: own(link, family) for node, link in self._uplinks.items()} for family in (4, 6)}
 
     @cached_property
     def underlay_mtu(self) -> int:
@@ -302,6 +308,7 @@ def mac_of(address: IPAddress, prefix: str) -> str:
     return prefix + "".join(f":{byte:02x}" for byte in address.packed[-4:])
 
 
+@lru_cache(maxsize=65536)
 def mac_from(*parts: str) -> str:
     """A stable locally administered unicast MAC for whatever real software draws at random."""
     digest = hashlib.sha1("/".join(parts).encode()).digest()

@@ -26,5 +26,6 @@ def command(lab: str | None, format_: str) -> int:
     else:
         for one in found:
             click.echo(one["text"])
-        click.echo(f"{len(found)} deviations" if found else "no drift: the kernel is as planned")
+        many = f"{len(found)} deviation{'s' if len(found) > 1 else ''} (emulab repair puts the plan back)"
+        click.echo(many if found else "no drift: the kernel is as planned")
     return 1 if found else 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TextIO
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from emulab.packet import FlowResult, short
 from emulab.report.text import console_for
@@ -44,18 +43,26 @@ def shown(judged: FlowResult) -> dict[str, Any]:
 
 
 def write_text(result: RunResult, out: TextIO, columns: int | None = None) -> None:
-    """A line per probe, as kubectl prints objects."""
+    """A line per probe, as kubectl prints objects; in colour where there is a terminal."""
+    rows = [("FROM", "TO", "PROTOCOL", "PORT", "VERDICT", "DETAIL")]
+    rows += [_row(judged) for judged in result.flows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     console = console_for(out, columns)
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_edge=False)
-    for title in ("FROM", "TO", "PROTOCOL", "PORT", "VERDICT", "DETAIL"):
-        table.add_column(title, no_wrap=title != "DETAIL", overflow="fold")
-    for judged in result.flows:
-        flow, facts = judged.flow, shown(judged)
-        told = judged.findings or judged.translations
-        detail = str(told[0]) if told else f"{facts['time'] * 1e3:.2f} ms" if facts["time"] is not None else ""
-        style = "green" if judged.verdict.value == "delivered" else "red"
-        port = "" if flow.protocol == "icmp" else str(flow.dport)
-        name = f"{flow.protocol}/IPv{flow.family}"
-        verdict = f"[{style}]{judged.verdict.value}[/]"
-        table.add_row(short(flow.source), short(flow.destination), name, port, verdict, escape(detail))
-    console.print(table)
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        style = "green" if row[4] == "delivered" else "" if row is rows[0] else "red"
+        line = Text("   ".join(cells).rstrip())
+        start = sum(widths[:4]) + 12
+        line.stylize(style, start, start + len(row[4]))
+        console.print(line)
+
+
+def _row(judged: FlowResult) -> tuple[str, str, str, str, str, str]:
+    flow, facts = judged.flow, shown(judged)
+    told = (judged.findings or judged.translations)[:1]
+    detail = f"{facts['time'] * 1e3:.2f} ms" if facts["time"] is not None else ""
+    for finding in told:
+        detail = finding.after if finding.field == "delivery" else str(finding)
+    port = "" if flow.protocol == "icmp" else str(flow.dport)
+    name = f"{flow.protocol}/IPv{flow.family}"
+    return short(flow.source), short(flow.destination), name, port, judged.verdict.value, detail

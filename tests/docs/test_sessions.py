@@ -1,0 +1,113 @@
+"""The sessions in docs/ are real: each command is typed, and what is shown is what comes out.
+
+A line that ends in … is shown in part, a line … stands for any number of lines; times and ages may differ.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emulab.kernel import syscalls
+
+DOCS = Path(__file__).parents[2] / "docs"
+SESSIONS = ("first-lab.md", "lost-packets.md")
+TIMES = (
+    (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),
+    (r"time=\d+(\.\d+)? ?m?s?", "time=T"),
+    (r"time \d+ms", "time T"),
+    (r"= [\d./]+ ms", "= T"),
+    (r"\b\d+[smhd]$", "AGE"),
+    (r"\d\d:\d\d:\d\d(\.\d+)?", "CLOCK"),
+    (r"(conntrack [SD]NAT [\d.:a-f]+):\d+( > [\d.:a-f]+):\d+", r"\1:N\2:N"),
+)
+
+
+def commands(document: str) -> list[tuple[str, list[str]]]:
+    """(command, lines shown) of all consoles, in order."""
+    found: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```$", (DOCS / document).read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", "").splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def normal(line: str) -> str:
+    for pattern, word in TIMES:
+        line = re.sub(pattern, word, line)
+    return " ".join(line.split())
+
+
+def differs(shown: list[str], came: list[str]) -> str:
+    """Where the output leaves what is shown; nothing when it does not."""
+    rest = [normal(line) for line in came if line.strip()]
+    skipping = False
+    for line in (normal(one) for one in shown if one.strip()):
+        if line == "…":
+            skipping = True
+            continue
+        part = line.removesuffix("…").rstrip()
+        while rest:
+            met = rest.pop(0)
+            if met == line or (line.endswith("…") and met.startswith(part)):
+                break
+            if not skipping:
+                return f"shown: {line}\ncame:  {met}"
+        else:
+            return f"shown: {line}\ncame:  nothing"
+        skipping = False
+    return "" if skipping or not rest else f"not shown: {rest[0]}"
+
+
+@pytest.mark.parametrize("document", SESSIONS)
+def test_a_session_is_what_it_shows(document: str, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the sessions are root's")
+    typed = commands(document)
+    assert len(typed) > 10
+    script = f"sudo() {{ \"$@\"; }}\nemulab() {{ {sys.executable} -m emulab \"$@\"; }}\ncd {tmp_path}\n"
+    for number, (command, _) in enumerate(typed):
+        script += f"echo @@@{number}\n{command}\n"
+    done = subprocess.run(
+        ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_own_run
+    )
+    pieces = re.split(r"^@@@\d+\n", done.stdout.decode(), flags=re.MULTILINE)[1:]
+    wrong = {
+        command: told
+        for (command, shown), came in zip(typed, pieces, strict=True)
+        if (told := differs(shown, came.splitlines()))
+    }
+    assert wrong == {}
+
+
+def _own_run() -> None:
+    """Labs of this session are nobody else's."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    os.makedirs("/run/emulab", mode=0o700, exist_ok=True)
+    syscalls.mount("tmpfs", "/run/emulab", "tmpfs", 0, "mode=700")
+
+
+@pytest.mark.parametrize(
+    ("shown", "came", "same"),
+    [
+        (["a", "b"], ["a", "b"], True),
+        (["a", "b"], ["a", "c"], False),
+        (["a", "…"], ["a", "b", "c"], True),
+        (["a", "…", "c"], ["a", "b", "c"], True),
+        (["a"], ["a", "b"], False),
+        (["took 0.3 s"], ["took 0.41 s"], True),
+        (["long…"], ["longer than this"], True),
+        (["a", "b"], ["a"], False),
+    ],
+)
+def test_a_wrong_output_would_be_found(shown: list[str], came: list[str], same: bool) -> None:
+    assert (differs(shown, came) == "") is same
