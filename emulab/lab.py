@@ -21,6 +21,7 @@ from emulab.kernel.namespaces import Namespaces
 from emulab.kernel.observe import observe
 from emulab.model import Cluster, Endpoint
 from emulab.planning import Design
+from emulab.probe import neighbours
 from emulab.result import RunResult
 from emulab.state import Bridge, Device, FdbEntry, State, Up, Veth, Vxlan
 from emulab.verification import Probing, Verification, tunnel_ports
@@ -42,6 +43,7 @@ class Lab:
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
         self._round = int(time.time()) & 0x3FFF
+        self._primed: Design | None = None
 
     @property
     def cluster(self) -> Cluster:
@@ -185,6 +187,17 @@ class Lab:
     def tunnel_ports(self) -> frozenset[int]:
         return tunnel_ports(self.design)
 
+    def next_round(self) -> int:
+        """The number of the round of probing that begins: what an earlier one sent is not taken for its packets."""
+        self._round += 1
+        return self._round
+
+    def prime(self) -> None:
+        """Once per design, before anything is probed: see `emulab.probe.neighbours`."""
+        if self._primed is not self.design:
+            neighbours.prime(self.namespaces, self.design.present, self.plan)
+            self._primed = self.design
+
     def verify(
         self,
         probing: Probing,
@@ -195,8 +208,8 @@ class Lab:
 
         ``on_progress`` is told (flows done, flows in all), ``on_frame`` gets every `emulab.probe.taps.Frame`.
         """
-        self._round += 1
-        verification = Verification(self.namespaces, self.design, probing, self._round, on_progress, on_frame)
+        self.prime()
+        verification = Verification(self.namespaces, self.design, probing, self.next_round(), on_progress, on_frame)
         result = verification.run()
         for name in ("probe", "udp mesh"):  # of the last time
             self.timings.pop(name, None)

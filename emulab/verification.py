@@ -82,7 +82,6 @@ class Verification:
         """Everything that was asked for."""
         present, probing = self.design.present, self.probing
         with self._phase("probe"):
-            neighbours.prime(self.namespaces, present, self.design.plan)
             pairs: Iterable[Flow] = self._flows.between_pods()
             everybody = len(present.nodes) == len(self.design.cluster.nodes) and probing.whole
             if probing.taps == "ends" and self.on_frame is None and everybody and self._flows.to_themselves():

@@ -93,7 +93,7 @@ def _inside(lab: Lab, probing: Probing, pcap: str | None, format_: str, prompt: 
         if pcap is not None:
             from emulab.report.pcapng import PcapngWriter
 
-            on_frame = release.enter_context(PcapngWriter(pcap)).write
+            on_frame = release.enter_context(PcapngWriter.into(pcap)).write
         release.enter_context(lab)
         progress = release.enter_context(Progress())
         lab.build()

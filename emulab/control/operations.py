@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from emulab.diff import Diff, diff, lines
 from emulab.errors import InputError, nearest
 from emulab.etc_files import resolve
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
+from emulab.packet import Verdict
 from emulab.planning import Design
 from emulab.report import objects
 from emulab.verification import PROTOCOLS, Probing
@@ -152,22 +154,9 @@ def _probing(
     timeout: float,
 ) -> Probing:
     cluster = live.lab.cluster
-    offered = cluster.topology.families
-    for family in families or ():
-        if family not in offered:
-            has = " and ".join(f"IPv{one}" for one in offered)
-            raise InputError(f"IPv{family}: the pods of this topology have {has} only")
-    for protocol in protocols or ():
-        if protocol not in PROTOCOLS:
-            raise InputError(f"no protocol '{protocol}' (known: {', '.join(PROTOCOLS)})")
-    for what, value, least, most in (("port", port, 1, 65535), ("count", count, 1, 1000)):
-        if value is not None and not least <= value <= most:
-            raise InputError(f"{what} {value}: {least} to {most} expected")
-    if taps not in ("every", "ends") or not 0 < timeout <= 60:
-        raise InputError("taps: every or ends, timeout: up to 60 s expected")
-    largest = max(families or offered)
-    if size is not None and not _LEAST[largest] <= size <= 65000:
-        raise InputError(f"size {size}: {_LEAST[largest]} to 65000 bytes expected")
+    _check_probe(cluster.topology.families, protocols or [], families or [], port, size, timeout)
+    if not 1 <= count <= 1000 or taps not in ("every", "ends"):
+        raise InputError("count: 1 to 1000, taps: every or ends expected")
     here = [resolve(cluster, name, others=False) for name in sources] if sources else None
     there = [resolve(cluster, name) for name in destinations] if destinations else None
     for name in here or ():
@@ -189,6 +178,25 @@ def _probing(
     return replace(probing, mtu=probing.whole)
 
 
+def _check_probe(
+    offered: tuple[int, ...], protocols: list[str], families: list[int], port: int | None, size: int | None, timeout: float
+) -> None:
+    for family in families:
+        if family not in offered:
+            has = " and ".join(f"IPv{one}" for one in offered)
+            raise InputError(f"IPv{family}: the pods of this topology have {has} only")
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            raise InputError(f"no protocol '{protocol}' (known: {', '.join(PROTOCOLS)})")
+    least = _LEAST[max(families or offered)]
+    if port is not None and not 1 <= port <= 65535:
+        raise InputError(f"port {port}: 1 to 65535 expected")
+    if size is not None and not least <= size <= 65000:
+        raise InputError(f"size {size}: {least} to 65000 bytes expected")
+    if not 0 < timeout <= 60:
+        raise InputError(f"timeout {timeout:g}: up to 60 seconds expected")
+
+
 def _present(design: Design, name: str) -> None:
     node = next((e.node for e in design.cluster.endpoints if e.key == name), name)
     if not design.topology.running(node):
@@ -204,6 +212,48 @@ def _tell_verdicts(live: LiveLab, result: Any) -> None:
             facts = {"protocol": flow.protocol, "family": flow.family, "before": before, "after": judged.verdict.value}
             live.tell("verdict changed", **{"from": flow.source, "to": flow.destination}, **facts)
         live.verdicts[key] = judged.verdict.value
+
+
+@operation
+def trace(
+    live: LiveLab,
+    source: str,
+    destination: str,
+    protocol: str = "icmp",
+    family: int | None = None,
+    port: int | None = None,
+    size: int | None = None,
+    timeout: float = 1.0,
+    report: str = "text",
+    quiet: bool = False,
+    columns: int | None = None,
+    pcap: bool = False,
+) -> Answer:
+    """One packet's whole story: ``report`` is "text", "json" (emulab/trace/1) or "mermaid"; with ``pcap`` a file beside it."""
+    from emulab.probe import tracing
+    from emulab.report import trace_json, trace_mermaid, trace_pcapng, trace_text
+
+    lab = live.lab
+    here, there = resolve(lab.cluster, source, others=False), resolve(lab.cluster, destination)
+    _present(lab.design, here)
+    _check_probe(lab.cluster.topology.families, [protocol], [family] if family else [], port, size, timeout)
+    frames: list[Any] = []
+    with live.turn():
+        options = {"family": family, "protocol": protocol, "port": port, "size": size, "timeout": timeout}
+        told = tracing.trace(lab, here, there, **options, on_frame=frames.append)  # type: ignore[arg-type]
+    page = io.StringIO()
+    if report == "json":
+        trace_json.write(told, page)
+    elif report == "mermaid":
+        trace_mermaid.write(told, page)
+    else:
+        trace_text.write(told, page, quiet=quiet, columns=columns)
+    files = []
+    if pcap:
+        files.append(os.memfd_create("packets"))
+        trace_pcapng.write(told, frames, os.fdopen(os.dup(files[0]), "wb"))
+        os.lseek(files[0], 0, os.SEEK_SET)
+    return Answer({"ok": told.verdict is Verdict.DELIVERED, "report": page.getvalue()}, files)
 
 
 @operation

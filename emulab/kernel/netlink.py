@@ -150,6 +150,18 @@ class NetlinkSocket:
                     raise OSError(errno, _reason(flags_, payload) or os.strerror(errno))
                 yield answer, payload
 
+    def ask(self, kind: int, body: bytes) -> bytes:
+        """The one object that ``body`` names; raises OSError with the kernel's words when it has none."""
+        self._socket.send(self._message(Request(kind, 0, body)))
+        while True:
+            for answer, flags, sequence, payload in messages(self._socket.recv(65536)):
+                if sequence != self._sequence:
+                    continue
+                if answer == NLMSG_ERROR:
+                    errno = -struct.unpack_from("=i", payload)[0]
+                    raise OSError(errno, _reason(flags, payload) or os.strerror(errno))
+                return payload
+
 
 class LinkStatus(NamedTuple):
     """An interface as the kernel has it; ``state`` is its operational state (RFC 2863; 6 is up, 0 unknown)."""

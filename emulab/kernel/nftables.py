@@ -66,6 +66,14 @@ class Nftables:
         output = _library().nft_ctx_get_output_buffer(self._context) or b""
         return bytes(output).decode(errors="replace")
 
+    def listing(self) -> str:
+        """The ruleset as ``nft -a list ruleset`` prints it: each rule with its handle."""
+        _library().nft_ctx_output_set_flags(self._context, _HANDLE)
+        try:
+            return self.run("list ruleset")
+        finally:
+            _library().nft_ctx_output_set_flags(self._context, 0)
+
     def ruleset(self) -> list[dict[str, Any]]:
         """All objects, as libnftables-json(5) describes them, with handles."""
         _library().nft_ctx_output_set_flags(self._context, _JSON | _HANDLE)

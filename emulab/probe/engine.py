@@ -15,7 +15,7 @@ from emulab.kernel.namespaces import Namespaces
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
 from emulab.packet import PROTOCOL_NAMES, PROTOCOL_NUMBERS, Flow, Headers, Observation, Place
 from emulab.probe import craft, payload
-from emulab.probe.dissect import ACK, SYN, Dissected, IcmpError, dissect, flag_names
+from emulab.probe.dissect import ACK, RST, SYN, Dissected, IcmpError, dissect, flag_names
 from emulab.probe.flows import PORT
 from emulab.probe.hosts import Answer, Host, Poller
 from emulab.probe.taps import Frame, Taps
@@ -38,7 +38,10 @@ class Outcome:
 
 
 class Engine:
-    """One round of probing in a lab.  ``watched`` are the tapped namespaces, ``timeout`` the common deadline in seconds."""
+    """One round of probing in a lab.  ``watched`` are the tapped namespaces, ``timeout`` the common deadline in seconds.
+
+    Frames that the taps could not hold end a ``complete`` run; else they are counted in ``missed``.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,9 @@ class Engine:
         timeout: float = 1.0,
         on_frame: Callable[[Frame], None] | None = None,
         port: int = PORT,
+        complete: bool = True,
     ) -> None:
+        self._complete, self.missed = complete, 0
         self._round, self._timeout, self._tunnel_ports, self._on_frame = round_, timeout, tunnel_ports, on_frame
         self._poller = Poller()
         self._taps = Taps(namespaces, watched)
@@ -84,6 +89,11 @@ class Engine:
 
     def host(self, name: str) -> Host:
         return self._hosts[name]
+
+    def forget(self) -> None:
+        """Let go of what the taps have seen until now: a lab that was just built is busy with itself."""
+        self._taps.drain(lambda _: None)
+        self._taps.lost()
 
     def run(self, flows: Iterable[Flow]) -> Iterator[Outcome]:
         """Send all flows; yields each outcome once, in the order of sending.
@@ -185,7 +195,8 @@ class Engine:
 
     def _drain(self) -> int:
         count = self._taps.drain(self._observe)
-        if self._taps.lost():
+        self.missed += self._taps.lost()
+        if self.missed and self._complete:
             raise MachineError("the taps lost packets: raise net.core.rmem_max, or use --taps ends")
         return count
 
@@ -234,11 +245,17 @@ class Engine:
             return carried[0], "request" if carried[1] == payload.REQUEST and packet.echo != "reply" else "reply"
         if packet.protocol == 6 and packet.flags & SYN:
             if packet.flags & ACK:
-                number = self._initial.get((packet.acknowledged - 1) & 0xFFFFFFFF)
-                return None if number is None else (number, "reply")
+                return self._answering(packet)
             number = self._initial.get(packet.sequence)
             return None if number is None else (number, "request")
+        if packet.protocol == 6 and packet.flags & (RST | ACK) == RST | ACK:
+            return self._answering(packet)
         return None
+
+    def _answering(self, packet: Dissected) -> tuple[int, str] | None:
+        """Whose opening a TCP handshake's answer acknowledges: it accepts, or resets."""
+        number = self._initial.get((packet.acknowledged - 1) & 0xFFFFFFFF)
+        return None if number is None else (number, "reply")
 
     def _intact(self, packet: Dissected, frame: Frame, number: int, carried: tuple[int, bytes] | None) -> bool:
         """Whether the payload, if there is any, is byte by byte what was sent."""

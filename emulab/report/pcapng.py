@@ -6,14 +6,17 @@ Format: draft-ietf-opsawg-pcapng; section header, interface description and enha
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from emulab.errors import InputError, MachineError
 from emulab.packet import Place
 from emulab.probe.taps import Frame
 
 _ETHERNET, _SNAP = 1, 2048
-_IF_NAME, _IF_TSRESOL, _EPB_FLAGS = 2, 9, 2
+_COMMENT, _IF_NAME, _IF_TSRESOL, _EPB_FLAGS = 1, 2, 9, 2
+_LONGEST = 65535  # bytes in an option
 _NANOSECONDS = b"\x09"
 FILE_NAME = "emulab.pcapng"
 _KEPT = 65536  # frames
@@ -39,30 +42,36 @@ def interface_description(name: str) -> bytes:
     return block(1, struct.pack("<HHI", _ETHERNET, 0, _SNAP) + options)
 
 
-def enhanced_packet(interface: int, time: int, data: bytes, length: int, outbound: bool) -> bytes:
-    """``time`` in nanoseconds since the epoch, ``length`` as on the wire in bytes."""
+def enhanced_packet(interface: int, time: int, data: bytes, length: int, outbound: bool, comment: str = "") -> bytes:
+    """``time`` in nanoseconds since the epoch, ``length`` as on the wire in bytes; ``comment`` is shown with the packet."""
     header = struct.pack("<IIIII", interface, time >> 32, time & 0xFFFFFFFF, len(data), length)
-    flags = option(_EPB_FLAGS, struct.pack("<I", 2 if outbound else 1)) + option(0, b"")
-    return block(6, header + data + b"\0" * (-len(data) % 4) + flags)
+    options = option(_COMMENT, comment.encode()[:_LONGEST]) if comment else b""
+    options += option(_EPB_FLAGS, struct.pack("<I", 2 if outbound else 1)) + option(0, b"")
+    return block(6, header + data + b"\0" * (-len(data) % 4) + options)
 
 
 class PcapngWriter:
-    """Writes frames to ``DIR/emulab.pcapng`` in the order of time; the taps are read one after the other, so that some are
-    kept back until their turn has come.
+    """Writes frames to ``file``, which it closes, in the order of time; the taps are read one after the other, so that some
+    are kept back until their turn has come.  ``comment`` gives the words to a frame, if it has any.
 
-    Raises `InputError` at once when the folder cannot be written, `MachineError` when writing fails later: a full disk.
+    Raises `MachineError` when writing fails: a full disk.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._path = Path(directory) / FILE_NAME
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("wb")
-        except OSError as error:
-            raise InputError(f"--pcap {directory}: cannot write there: {error.strerror}") from None
+    def __init__(self, file: IO[bytes], comment: Callable[[Frame], str] = lambda _: "") -> None:
+        self._comment, self._file = comment, file
         self._interfaces: dict[Place, int] = {}
         self._frames: list[Frame] = []
         self._file.write(section_header())
+
+    @classmethod
+    def into(cls, directory: str) -> PcapngWriter:
+        """A writer of ``directory``/emulab.pcapng.  Raises `InputError` when there cannot be one."""
+        path = Path(directory) / FILE_NAME
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return cls(path.open("wb"))
+        except OSError as error:
+            raise InputError(f"--pcap {directory}: cannot write there: {error.strerror}") from None
 
     def __enter__(self) -> PcapngWriter:
         return self
@@ -84,9 +93,9 @@ class PcapngWriter:
                 if frame.place not in self._interfaces:
                     self._interfaces[frame.place] = len(self._interfaces)
                     self._file.write(interface_description(str(frame.place)))
-                index = self._interfaces[frame.place]
-                self._file.write(enhanced_packet(index, frame.time, frame.data, frame.length, frame.outbound))
+                index, words = self._interfaces[frame.place], self._comment(frame)
+                self._file.write(enhanced_packet(index, frame.time, frame.data, frame.length, frame.outbound, words))
             if not keep:
                 self._file.close()
         except OSError as error:
-            raise MachineError(f"{self._path}: {error.strerror}") from None
+            raise MachineError(f"the capture cannot be written: {error.strerror}") from None

@@ -73,7 +73,7 @@ def test_a_session_is_what_it_shows(document: str, tmp_path: Path) -> None:
         pytest.skip("the sessions are root's")
     typed = commands(document)
     assert len(typed) > 10
-    script = f"sudo() {{ \"$@\"; }}\nemulab() {{ {sys.executable} -m emulab \"$@\"; }}\ncd {tmp_path}\n"
+    script = f'sudo() {{ "$@"; }}\nemulab() {{ {sys.executable} -m emulab "$@"; }}\ncd {tmp_path}\n'
     for number, (command, _) in enumerate(typed):
         script += f"echo @@@{number}\n{command}\n"
     done = subprocess.run(
@@ -81,9 +81,7 @@ def test_a_session_is_what_it_shows(document: str, tmp_path: Path) -> None:
     )
     pieces = re.split(r"^@@@\d+\n", done.stdout.decode(), flags=re.MULTILINE)[1:]
     wrong = {
-        command: told
-        for (command, shown), came in zip(typed, pieces, strict=True)
-        if (told := differs(shown, came.splitlines()))
+        command: told for (command, shown), came in zip(typed, pieces, strict=True) if (told := differs(shown, came.splitlines()))
     }
     assert wrong == {}
 

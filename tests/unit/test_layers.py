@@ -16,7 +16,7 @@ LAYERS = (
     ("dataplane", "topology_file", "nft_delta", "drift"),
     ("packet", "registry", "fabric", "diff"),
     ("planning", "mending"),
-    ("result", "change", "etc_files"),
+    ("result", "change", "etc_files", "trace"),
     ("kernel",),
     ("underlay", "probe", "attribution"),
     ("verification",),
@@ -27,7 +27,7 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
-PURE += ("drift", "mending", "etc_files")
+PURE += ("drift", "mending", "etc_files", "trace")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
 

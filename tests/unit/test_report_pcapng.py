@@ -21,7 +21,7 @@ EARLY = Frame(SECOND + 5, Place("node-a", "eth0"), True, DATA[:32], 32)
 
 @pytest.fixture
 def capture(tmp_path: Path) -> Path:
-    with pcapng.PcapngWriter(str(tmp_path / "new")) as writer:
+    with pcapng.PcapngWriter.into(str(tmp_path / "new")) as writer:
         writer.write(LATE)
         writer.write(EARLY)
     return tmp_path / "new" / "emulab.pcapng"
@@ -51,7 +51,7 @@ def test_tshark_reads_it(capture: Path) -> None:
 
 def test_memory_is_bounded_and_order_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pcapng, "_KEPT", 4)
-    with pcapng.PcapngWriter(str(tmp_path)) as writer:
+    with pcapng.PcapngWriter.into(str(tmp_path)) as writer:
         for number in range(40):
             writer.write(EARLY._replace(time=SECOND + (number ^ 1)))  # neighbours swapped
             assert len(writer._frames) < 8
@@ -63,7 +63,7 @@ def test_memory_is_bounded_and_order_kept(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_no_frames_make_a_valid_file(tmp_path: Path) -> None:
-    with pcapng.PcapngWriter(str(tmp_path)):
+    with pcapng.PcapngWriter.into(str(tmp_path)):
         pass
     assert (tmp_path / "emulab.pcapng").read_bytes() == pcapng.section_header()
 
@@ -71,4 +71,4 @@ def test_no_frames_make_a_valid_file(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=f"^--pcap {tmp_path}/file: cannot write there: "):
-        pcapng.PcapngWriter(str(tmp_path / "file"))
+        pcapng.PcapngWriter.into(str(tmp_path / "file"))

@@ -1,0 +1,49 @@
+"""What the kernel counts and what its switches say, in one namespace: the silent drops show nowhere else.
+
+Sources: /proc/net/snmp, /proc/net/snmp6, /proc/net/netstat (proc(5), RFC 4293), Documentation/networking/ip-sysctl.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from emulab.kernel.namespaces import Namespace, entered
+
+Counters = Mapping[str, int]
+_TABLES = ("snmp", "netstat")
+
+
+def read(namespace: Namespace) -> dict[str, int]:
+    """Every counter by name: ``IpOutNoRoutes``, ``Ip6InAddrErrors``, ``TcpExtIPReversePathFilter``, ``UdpInCsumErrors``."""
+    found: dict[str, int] = {}
+    with entered(namespace.net):
+        for table in _TABLES:
+            lines = _lines(f"/proc/thread-self/net/{table}")
+            for names, values in zip(lines[::2], lines[1::2], strict=False):
+                group, *keys = names.split()
+                numbers = values.split()[1:]
+                found |= {group.rstrip(":") + key: int(number) for key, number in zip(keys, numbers, strict=False)}
+        for line in _lines("/proc/thread-self/net/snmp6"):
+            key, _, number = line.partition(" ")
+            found[key.strip()] = int(number)
+    return found
+
+
+def rose(before: Counters, after: Counters) -> dict[str, int]:
+    """The counters that went up, and by how much."""
+    return {name: value - before.get(name, 0) for name, value in after.items() if value > before.get(name, 0)}
+
+
+def sysctl(namespace: Namespace, key: str) -> str | None:
+    """A switch's value; None when this namespace has none of that name.  ``/`` separates: a device name may have dots."""
+    with entered(namespace.net):
+        lines = _lines(f"/proc/sys/{key}")
+    return lines[0].strip() if lines else None
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,164 @@
+"""Sends one packet and tells its story: `trace`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+
+from emulab import fabric
+from emulab.kernel import conntrack, counters, nftrace
+from emulab.packet import Kind, Observation, Place, Verdict
+from emulab.probe import lost, paths, why
+from emulab.probe.engine import Engine, Outcome
+from emulab.probe.scene import Scene
+from emulab.probe.taps import Frame
+from emulab.probe.wanted import Running, Wanted, matches, watched
+from emulab.state import merge
+from emulab.trace import TRANSLATING, Hop, Trace, changes, translations
+
+
+def trace(
+    lab: Running,
+    source: str,
+    destination: str,
+    *,
+    family: int | None = None,
+    protocol: str = "icmp",
+    port: int | None = None,
+    size: int | None = None,
+    timeout: float = 1.0,
+    on_frame: Callable[[Frame], None] | None = None,
+) -> Trace:
+    """One packet from ``source`` to ``destination`` (pod keys, node names or "internet"), hop by hop.
+
+    ``size`` is that of the whole IP packet in bytes, as MTUs count; ``timeout`` in seconds is how long a lost one is waited
+    for.  ``on_frame`` gets every frame that the taps see, ARP and all.  Raises `InputError` for what cannot be sent.
+    """
+    wanted = Wanted(lab, source, destination, protocol, port, size)
+    family = wanted.family(family)
+    round_ = lab.next_round()
+    lab.prime()
+    ends = [name for name in dict.fromkeys((source, destination)) if name in lab.namespaces]
+    tapped = [name for name in watched(lab, wanted, family) if name in lab.namespaces]
+    frames: list[Frame] = []
+
+    def keep(frame: Frame) -> None:
+        frames.append(frame)
+        if on_frame:
+            on_frame(frame)
+
+    with ExitStack() as release:
+        engine = Engine(
+            lab.namespaces,
+            pods=[name for name in ends if name in wanted.pods],
+            nodes=[node for node in ends if node in wanted.nodes],
+            families=lab.cluster.topology.families,
+            watched=tapped,
+            tunnel_ports=lab.tunnel_ports,
+            round_=round_,
+            timeout=timeout,
+            on_frame=keep,
+            complete=False,
+        )
+        release.callback(engine.close)
+        flow = wanted.flow(family, round_, lambda to: engine.host(source).source_for(to))
+        nat = release.enter_context(closing(conntrack.Watch(lab.namespaces, tapped)))
+        rules = release.enter_context(closing(nftrace.Watch(lab.namespaces, tapped, matches(flow, round_, lab.tunnel_ports))))
+        before = {name: counters.read(lab.namespaces[name]) for name in tapped}
+        engine.forget()
+        (outcome,) = engine.run([flow])
+        scene = Scene(
+            flow,
+            lab.namespaces,
+            merge(lab.plan, fabric.plan(lab.cluster.topology)),
+            lab.tunnel_ports,
+            frozenset(wanted.nodes),
+            frames,
+            rules.events(),
+            {name: counters.rose(before[name], counters.read(lab.namespaces[name])) for name in tapped},
+            nat.translated(),
+            outcome.refused,
+            engine.missed,
+        )
+        return _told(lab, scene, outcome, tapped)
+
+
+def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str]) -> Trace:
+    """The kernels are asked while everything is as the packet left it."""
+    flow = scene.flow
+    nodes = {node.name for node in lab.cluster.nodes}
+    wiring = scene.wiring(tapped)
+    ends = [None if name in nodes else Place(name, "eth0") for name in (flow.destination, flow.source)]
+    ways: dict[str, paths.Way] = {}
+    for leg, end in zip(("request", "reply"), ends, strict=True):
+        seen = [one for one in outcome.seen if one.leg == leg]
+        opening = [one for one in seen if one.inner.note == seen[0].inner.note] if seen else []
+        ways[leg] = paths.way(opening, wiring, end)
+    scene.outers = {one.outer[:2] for one in ways["request"].seen if one.outer}
+    start = min((one.time for way in ways.values() for one in way.seen), default=time.time())
+    hops = [hop for leg, way in ways.items() for hop in _hops(scene, leg, way, start)]
+    verdict = Verdict.DELIVERED if outcome.answered else Verdict.REFUSED if outcome.refused else Verdict.DROPPED
+    if outcome.answered and flow.kind is Kind.POD and any(hop.translated for hop in hops):
+        verdict = Verdict.REWRITTEN
+    loss = None if outcome.answered else lost.diagnose(scene, hops, ways)
+    request = [hop for hop in hops if hop.leg == "request"]
+    back = [hop for hop in hops if hop.leg == "reply"]
+    return Trace(
+        flow,
+        verdict,
+        tuple(hops),
+        loss,
+        min((hop.mtu for hop in request if hop.mtu and hop.outer is None), default=None),
+        back[-1].time_us if outcome.answered and back else None,
+        lab.plane.name,
+        {name: dict(rose) for name, rose in scene.rose.items() if rose} if loss else {},
+    )
+
+
+def _hops(scene: Scene, leg: str, way: paths.Way, start: float) -> Iterator[Hop]:
+    rules = why.rules(scene, leg, way.seen)
+    frames = {(frame.time / 1e9, frame.place, frame.outbound): frame for frame in scene.frames}
+    before: Observation | None = None
+    for index, seen in enumerate(way.seen):
+        frame = frames.get((seen.time, seen.place, seen.direction == "out"))
+        macs = (frame.data[6:12].hex(":"), frame.data[:6].hex(":")) if frame else seen.macs
+        changed = list(changes(before, seen))
+        reasons = [*rules.get(index, ()), *why.because(scene, before, seen, macs)]
+        rewritten = before is not None and any(translations(before.inner, seen.inner))
+        if rewritten:
+            reasons = [*_translator(scene, rules, way, index), *reasons]
+        if copies := way.flooded.get(index):
+            changed.append(f"flooded to {copies} ports")
+        link = scene.link(seen.place)
+        yield Hop(
+            (seen.time - start) * 1e6,
+            seen.place,
+            seen.direction,
+            leg,
+            seen.inner,
+            seen.outer,
+            seen.macs,
+            link.mtu if link else 0,
+            tuple(changed),
+            tuple(dict.fromkeys(reasons)),
+            seen.time,
+            macs if seen.outer else None,
+            rewritten,
+        )
+        before = seen
+
+
+def _translator(scene: Scene, rules: Mapping[int, Sequence[str]], way: paths.Way, index: int) -> Iterator[str]:
+    """The rule that rewrote it, met here or on its way in; else what connection tracking says, as for every answer."""
+    namespace = way.seen[index].place.namespace
+    for earlier in range(index, -1, -1):
+        if way.seen[earlier].place.namespace == namespace:
+            for rule in rules.get(earlier, ()):
+                if any(word in rule.split() for word in TRANSLATING):
+                    yield rule
+                    return
+    for name in dict.fromkeys((namespace, way.seen[index - 1].place.namespace)):
+        if entry := scene.conntrack(name):
+            yield entry
+            return
