@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack
 from typing import IO, Any
 
 import click
@@ -54,13 +53,12 @@ def command(
     wanted = {"protocol": protocol, "port": port, "family": int(family) if family else None, "size": size, "timeout": timeout}
     arguments: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
     arguments.update(source=source, destination=destination, report=format_, quiet=quiet, columns=columns())
-    with ExitStack() as release:
-        out = release.enter_context(_opened(file)) if file else None
-        client = release.enter_context(connect(lab))
+    out = _opened(file) if file else None
+    with connect(lab) as client:
         answer = client.ask("trace", pcap=out is not None, **arguments)
         if out is not None:
             (packets,) = client.descriptors()
-            with os.fdopen(packets, "rb") as found:
+            with out, os.fdopen(packets, "rb") as found:
                 shutil.copyfileobj(found, out)
     click.echo(answer["report"], nl=False)
     return 0 if answer["ok"] else 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import queue
+import random
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -15,8 +16,10 @@ from emulab import change, etc_files, mending
 from emulab.control.enter import KINDS
 from emulab.control.live import Answer, LiveLab, descriptor, operation
 from emulab.diff import Diff, diff, lines
-from emulab.errors import InputError, nearest
+from emulab.errors import InputError, KernelError, nearest
 from emulab.etc_files import resolve
+from emulab.faults import FAULTS, fault
+from emulab.kernel.typed import type_lines
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
 from emulab.packet import Verdict
 from emulab.planning import Design
@@ -24,6 +27,7 @@ from emulab.report import objects
 from emulab.verification import PROTOCOLS, Probing
 
 Emit = Callable[[dict[str, Any]], None]
+_MANY = 40  # pods, from which on a diagnosis looks at the ends only
 _LEAST = {4: 60, 6: 80}  # bytes: IP, ICMP or UDP, and the payload by which a probe is known
 
 
@@ -403,6 +407,80 @@ def _deviations(found: list[Any]) -> list[dict[str, Any]]:
         }
         for one in found
     ]
+
+
+@operation
+def fault_list(live: LiveLab) -> Any:
+    """The library, with the places where each applies here, and what is injected, unless that is to be found out."""
+    design = live.lab.design
+    known = [
+        {
+            "name": one.name,
+            "summary": one.summary,
+            "symptom": one.symptom,
+            "places": one.places(design.present, design.plane, design.desired),
+        }
+        for one in FAULTS.values()
+    ]
+    return {"faults": known, "injected": [one if not one["blind"] else {"blind": True} for one in live.faults]}
+
+
+@operation
+def fault_inject(live: LiveLab, name: str | None = None, at: str | None = None, blind: bool = False) -> Any:
+    """Break the lab in a known way; without a name, or a place, any that applies."""
+    with live.turn():
+        design = live.lab.design
+        chosen = [fault(name)] if name else list(FAULTS.values())
+        where = (design.present, design.plane, design.desired)
+        cases = [(one, place) for one in chosen for place in one.places(*where)]
+        if at is not None:
+            wanted = resolve(design.cluster, at, others=False)
+            cases = [(one, place) for one, place in cases if place == wanted]
+        if not cases:
+            told = f" at '{at}'" if at else " here: nothing can break in this way"
+            raise InputError(f"fault {name or 'of any kind'} cannot be injected{told}")
+        broken, place = random.choice(cases) if blind or not name else cases[0]
+        steps = broken.steps(*where, place)
+        try:
+            type_lines(live.lab.namespaces, steps)
+        except KernelError:
+            live.lab.repair()
+            raise
+        live.faults.append({"name": broken.name, "at": place, "blind": blind})
+        live.tell("fault injected", **({} if blind else {"fault": broken.name, "at": place}))
+    if blind:
+        return {"blind": True}
+    lines: dict[str, list[str]] = {}
+    for step in steps:
+        lines.setdefault(step.namespace, []).append(step.line)
+    return {"name": broken.name, "at": place, "symptom": broken.symptom, "lines": lines}
+
+
+@operation
+def fault_clear(live: LiveLab) -> Any:
+    """Undo all faults, and whatever else is not as planned; tells what they were."""
+    with live.turn():
+        were, live.faults[:] = list(live.faults), []
+        mended = live.lab.repair()
+        live.tell("faults cleared", faults=[one["name"] for one in were])
+    return {"cleared": were, "mended": _deviations(mended)}
+
+
+@operation
+def diagnose(live: LiveLab, emit: Emit) -> Any:
+    """What is wrong, in plain words, by the kernel, the plan and probes."""
+    from emulab.diagnose import diagnose as conclude
+
+    lab = live.lab
+    many = len(lab.cluster.endpoints) > _MANY
+    usual = Probing(protocols=("icmp", "udp"), timeout=1.0)
+    probing = Probing(protocols=("udp",), taps="ends", timeout=1.0, nodes=False, outside=False) if many else usual
+    with live.turn():
+        deviations = lab.drift()
+        result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))
+        found = conclude(lab.cluster, lab.plane, lab.design.desired, deviations, result)
+    _tell_verdicts(live, result)
+    return [asdict(one) for one in found]
 
 
 def _node_change(live: LiveLab, name: str, event: str, work: Callable[[Design, str], Design], dry_run: bool) -> Any:

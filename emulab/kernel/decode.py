@@ -31,7 +31,7 @@ from emulab.model import IPAddress, IPInterface, IPNetwork
 from emulab.state import ALL_ZERO_MAC, Address, Bridge, BridgePort, FdbEntry, Neighbor, RateLimit, Route, Vxlan
 
 IFF_LOOPBACK = 0x8
-IFLA_LINK_NETNSID, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 37, 4, 5
+IFLA_AF_SPEC, IFLA_LINK_NETNSID, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 26, 37, 4, 5
 NDA_DST, NDA_LLADDR, NTF_PROXY = 1, 2, 0x08
 RTM_F_CLONED, RTPROT_RA = 0x200, 9
 TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
@@ -61,6 +61,7 @@ class Interface:
     slave: Mapping[int, bytes]
     lower: int
     abroad: bool
+    families: bytes  # IFLA_AF_SPEC
 
     @property
     def up(self) -> bool:
@@ -88,6 +89,7 @@ def interface(payload: bytes) -> Interface:
         dict(attributes(info[IFLA_INFO_SLAVE_DATA])) if info.get(IFLA_INFO_SLAVE_KIND) == b"bridge\0" else {},
         _u32(values.get(nl.IFLA_LINK, bytes(4))),
         IFLA_LINK_NETNSID in values,
+        values.get(IFLA_AF_SPEC, b""),
     )
 
 
@@ -233,7 +235,7 @@ def _token_bucket(name: str, options: bytes) -> RateLimit | None:
 
 def _delay(name: str, options: bytes) -> RateLimit | None:
     """struct tc_netem_qopt and the attributes after it.  None if it does what no link of a topology does."""
-    _, _, loss, gap, duplicate, jitter = struct.unpack_from("=6I", options)
+    loss, gap, duplicate, jitter = struct.unpack_from("=8x4I", options)
     values = dict(attributes(options[24:]))
     corruption = any(any(values.get(kind, b"")) for kind in (1, 3, 4, 5))  # CORR, REORDER, CORRUPT, LOSS
     if gap or duplicate or jitter or corruption:

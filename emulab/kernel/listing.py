@@ -1,61 +1,105 @@
 """nftables tables as their listings: the planned one and the real one, both in the kernel's own words.
 
 A listing differs from the commands that made it (defaults are spelled out, values and ranges written in another way).  So the
-planned commands are carried out in a namespace of their own, and what is listed there is what the real one should show.
+planned commands are carried out in a new namespace, too, and what is listed there is what the real one should show.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 from emulab.drift import Listing
-from emulab.kernel import applier, nftables
-from emulab.kernel.namespaces import Namespaces, entered
+from emulab.kernel import nftables, syscalls
+from emulab.kernel.namespaces import Namespace, Namespaces, entered, returning
 from emulab.kernel.netlink import NetlinkSocket
-from emulab.state import KernelObject, NftTable
+from emulab.state import NftTable, State
 
-_SCRATCH = "planned tables"
+_TRANSACTION = 200  # commands: an ordinary user's socket buffer does not hold much more
+_AT_ONCE = 1500  # commands in one namespace: the library reads back all that is there before each transaction
 _NETLINK_NETFILTER = 12
 _NFT_MSG_GETTABLE = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES in linux/netfilter/nfnetlink.h, the message in nf_tables.h
 _STATELESS = 1 << 2  # NFT_CTX_OUTPUT_STATELESS in nftables/libnftables.h
-_COUNTED = re.compile(r"\b(counter) packets \d+ bytes \d+")
+_HEAD = re.compile(r"^table (\S+) (\S+) \{.*\n", re.MULTILINE)  # it may end in a remark
 
-_wanted: dict[NftTable, tuple[str, ...]] = {}
-
-
-def tables(namespaces: Namespaces, name: str, objects: Iterable[KernelObject]) -> list[Listing]:
-    """All tables of a namespace, each with what it would be as planned in ``objects``."""
-    with entered(namespaces[name].net):
-        netfilter = NetlinkSocket(_NETLINK_NETFILTER)
-        try:
-            if not any(True for _ in netfilter.dump(_NFT_MSG_GETTABLE, bytes(4))):
-                return []  # most namespaces, and a hundred times quicker than asking the library
-        finally:
-            netfilter.close()
-        found = statements(_list("list ruleset"))
-    planned = {(thing.family, thing.name): thing for thing in objects if isinstance(thing, NftTable)}
-    return [
-        Listing(*key, rules, _as_planned(namespaces, planned[key]) if key in planned else None) for key, rules in found.items()
-    ]
+_listed: dict[NftTable, str] = {}
+Key = tuple[str, str]  # a table's family and name
 
 
-def _as_planned(namespaces: Namespaces, table: NftTable) -> tuple[str, ...]:
-    """What the kernel lists for ``table`` when nobody has touched it."""
-    if table not in _wanted:
-        namespaces.create([_SCRATCH])
-        try:
-            applier.add(namespaces, {_SCRATCH: (table,)})
-            with entered(namespaces[_SCRATCH].net):
-                _wanted[table] = statements(_list("list ruleset"))[table.family, table.name]
-        finally:
-            namespaces.remove([_SCRATCH])
-    return _wanted[table]
+def tables(namespaces: Namespaces, desired: State) -> dict[str, list[NftTable]]:
+    """All tables of each namespace.  One that ``desired`` has there is that very object unless its listing differs."""
+    found = {name: _in_namespace(namespaces[name]) for name in desired if name in namespaces}
+    planned = {
+        (name, thing.family, thing.name): thing for name in found for thing in desired[name] if isinstance(thing, NftTable)
+    }
+    compared = [table for (name, *key), table in planned.items() if tuple(key) in found[name] and table not in _listed]
+    for some in _batches(compared):
+        _listed.update(_as_planned(some))
+    return {
+        name: [_table(*key, text, planned.get((name, *key))) for key, text in listings.items()]
+        for name, listings in found.items()
+    }
 
 
-def _list(command: str) -> str:
-    with _StatelessNftables() as nft:
-        return nft.run(command)
+def _table(family: str, name: str, text: str, planned: NftTable | None) -> NftTable:
+    if planned is None:
+        return Listing(family, name, statements(family, name, text))
+    wanted = _listed[planned]
+    if text == wanted:
+        return planned
+    # Chains and sets that came later are listed later: between them order means nothing.
+    said, meant = (tuple(sorted(statements(family, name, t), key=_thing)) for t in (text, wanted))
+    return planned if said == meant else Listing(family, name, said, meant)
+
+
+def _thing(command: str) -> list[str]:
+    """What a command is about, its kind and name: ``add rule ip t forward …``: rule, forward."""
+    words = command.split(" ", 5)
+    return [words[1], *words[4:5]]
+
+
+def _in_namespace(namespace: Namespace) -> dict[Key, str]:
+    with entered(namespace.net):
+        with closing(NetlinkSocket(_NETLINK_NETFILTER)) as netfilter:
+            if not list(netfilter.dump(_NFT_MSG_GETTABLE, bytes(4))):
+                return {}  # as in most; the library takes twenty times as long to say so
+        with _StatelessNftables() as nft:
+            return nft.listings()
+
+
+def _batches(all_of_them: Iterable[NftTable]) -> Iterator[list[NftTable]]:
+    size, batch = 0, []
+    for table in all_of_them:
+        batch.append(table)
+        size += 1 + len(table.rules)
+        if size >= _AT_ONCE:
+            yield batch
+            size, batch = 0, []
+    if batch:
+        yield batch
+
+
+def _as_planned(wanted: list[NftTable]) -> dict[NftTable, str]:
+    """What the kernel lists for tables when nobody has touched them.
+
+    Each gets a name of its own, so that none has to be deleted before the next: closing a socket after a deletion waits for
+    an RCU grace period (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
+    """
+    with returning():
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        with _StatelessNftables() as nft:
+            commands = [command for number, table in enumerate(wanted) for command in _renamed(table, f"t{number}")]
+            for start in range(0, len(commands), _TRANSACTION):
+                nft.run("\n".join(commands[start : start + _TRANSACTION]))
+            found = nft.listings()
+    return {table: found[table.family, f"t{number}"] for number, table in enumerate(wanted)}
+
+
+def _renamed(table: NftTable, name: str) -> Iterator[str]:
+    old = re.compile(rf"(add \S+ (?:{table.family} )?){re.escape(table.name)}(?=\s|$)")
+    yield f"add table {table.family} {name}"
+    yield from (old.sub(rf"\g<1>{name}", rule, count=1) for rule in table.rules)
 
 
 class _StatelessNftables(nftables.Nftables):
@@ -65,21 +109,21 @@ class _StatelessNftables(nftables.Nftables):
         super().__init__()
         nftables._library().nft_ctx_output_set_flags(self._context, _STATELESS)
 
+    def __enter__(self) -> _StatelessNftables:
+        return self
 
-def statements(listing: str) -> dict[tuple[str, str], tuple[str, ...]]:
-    """A ruleset's listing as commands of line syntax, by (family, name) of the table.
-
-    An element per command, sorted: the kernel lists those of a hash in any order.
-    """
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    lines = iter(_COUNTED.sub(r"\1", line) for line in listing.splitlines() if line.strip() and not line.startswith("#"))
-    for line in lines:
-        _, family, name, *_ = line.split()  # table ip NAME {
-        found[family, name] = tuple(_table(f"{family} {name}", lines))
-    return found
+    def listings(self) -> dict[Key, str]:
+        """The body of each table's listing."""
+        blocks = _HEAD.split(self.run("list ruleset"))[1:]
+        return {(family, name): body for family, name, body in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True)}
 
 
-def _table(table: str, lines: Iterator[str]) -> Iterator[str]:
+def statements(family: str, name: str, listing: str) -> tuple[str, ...]:
+    """A table's listing as commands of line syntax; an element per command and sorted: those of a hash come in any order."""
+    return tuple(_commands(f"{family} {name}", (line for line in listing.splitlines() if line.strip())))
+
+
+def _commands(table: str, lines: Iterator[str]) -> Iterator[str]:
     """The commands of one table, whose head has been read."""
     for line in lines:
         if line == "}":

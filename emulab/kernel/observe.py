@@ -5,25 +5,20 @@ One dump per kind of object and namespace, no processes.  Interfaces go by the n
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import socket
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 
 from emulab.drift import Found, Observed, pair_ends
-from emulab.kernel import decode, listing
+from emulab.kernel import decode
 from emulab.kernel import netlink as nl
 from emulab.kernel.decode import Interface
-from emulab.kernel.encode import _NEIGHBOUR_PARAMETERS, AF_BRIDGE, is_neighbour_parameter
-from emulab.kernel.namespaces import Namespace, Namespaces, entered
-from emulab.kernel.netlink import attributes
-from emulab.state import KernelObject, Offload, State, Sysctl, Up, Veth
+from emulab.kernel.encode import AF_BRIDGE
+from emulab.kernel.listing import tables
+from emulab.kernel.namespaces import Namespace, Namespaces
+from emulab.kernel.settings import settings
+from emulab.state import KernelObject, State, Up, Veth
 
-RTM_GETQDISC, RTM_GETNEIGHTBL = 38, 66
-NDTA_NAME, NDTA_PARMS, NDTPA_IFINDEX = 1, 6, 1
+RTM_GETQDISC = 38
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
-ETHTOOL_GTXCSUM, SIOCETHTOOL = 0x16, 0x8946
 ELSEWHERE = "?"  # the other end of a pair that leads out of the lab
 End = tuple[str, int]  # a namespace and the index of an interface in it
 
@@ -35,7 +30,8 @@ def observe(namespaces: Namespaces, desired: State) -> Observed:
     """
     links = {name: _links(namespaces[name]) for name in desired if name in namespaces}
     peers = _peers(links, desired)
-    return {name: tuple(_contents(namespaces, name, links, peers, desired[name])) for name in links}
+    listed = tables(namespaces, desired)
+    return {name: (*_contents(namespaces[name], links, peers, desired[name]), *listed[name]) for name in links}
 
 
 def _links(namespace: Namespace) -> dict[int, Interface]:
@@ -77,13 +73,13 @@ def _peers(links: Mapping[str, Mapping[int, Interface]], desired: State) -> dict
 
 
 def _contents(
-    namespaces: Namespaces,
-    name: str,
+    namespace: Namespace,
     everywhere: Mapping[str, Mapping[int, Interface]],
     peers: Mapping[End, End],
     wanted: Iterable[KernelObject],
 ) -> Iterator[Found]:
-    namespace, links = namespaces[name], everywhere[name]
+    """All but nftables tables."""
+    name, links = namespace.name, everywhere[namespace.name]
     names = {index: link.name for index, link in links.items()}
     entries = dict.fromkeys(decode.forwarding(_dump(namespace, nl.RTM_GETNEIGH, nl.ndmsg.pack(AF_BRIDGE, 0, 0, 0, 0)), links))
     defaults = {index: entry for index, link in links.items() if (entry := decode.default_entry(link))}
@@ -102,8 +98,7 @@ def _contents(
     yield from decode.routes(_dump(namespace, nl.RTM_GETROUTE, bytes(nl.rtmsg.size)), names)
     yield from decode.neighbours(_dump(namespace, nl.RTM_GETNEIGH, bytes(nl.ndmsg.size)), names)
     yield from (entry for entry in entries if entry not in defaults.values())
-    yield from _settings(namespace, wanted, names)
-    yield from listing.tables(namespaces, name, wanted)
+    yield from settings(namespace, wanted, links.values())
 
 
 def _pair(name: str, link: Interface, end: End | None, everywhere: Mapping[str, Mapping[int, Interface]]) -> Veth:
@@ -112,53 +107,3 @@ def _pair(name: str, link: Interface, end: End | None, everywhere: Mapping[str, 
     if end is None or there is None:
         return Veth(link.name, ELSEWHERE, ELSEWHERE, None, link.mtu, link.mac)
     return Veth(link.name, there.name, end[0] if end[0] != name else None, None, link.mtu, link.mac, there.mac)
-
-
-def _settings(namespace: Namespace, wanted: Iterable[KernelObject], names: Mapping[int, str]) -> Iterator[Found]:
-    """Those sysctls and offloads that are planned; what has gone with its device is left out."""
-    sysctls = [thing.key for thing in wanted if isinstance(thing, Sysctl)]
-    neighbour = [key for key in sysctls if is_neighbour_parameter(key)]
-    with entered(namespace.net):
-        files = [Sysctl(key, value) for key in sysctls if key not in neighbour and (value := _value(key)) is not None]
-        yield_ = [thing for thing in (_offload(t.device) for t in wanted if isinstance(t, Offload)) if thing]
-    yield from files
-    yield from yield_
-    if neighbour:
-        yield from _neighbour_parameters(namespace, neighbour, names)
-
-
-def _value(key: str) -> str | None:
-    try:
-        with open("/proc/sys/" + key.translate({ord("."): "/", ord("/"): "."})) as file:
-            return " ".join(file.read().split())
-    except FileNotFoundError:
-        return None
-
-
-def _neighbour_parameters(namespace: Namespace, keys: Iterable[str], names: Mapping[int, str]) -> Iterator[Sysctl]:
-    """net.<family>.neigh.<device>.<parameter>, by RTM_GETNEIGHTBL: an ordinary user's namespaces have no files for them."""
-    tables: dict[tuple[bytes, str], dict[int, bytes]] = {}
-    for payload in _dump(namespace, RTM_GETNEIGHTBL, bytes(4)):
-        values = dict(attributes(payload[4:]))
-        parameters = dict(attributes(values.get(NDTA_PARMS, b"")))
-        if NDTPA_IFINDEX in parameters:
-            device = names.get(struct.unpack("=I", parameters[NDTPA_IFINDEX])[0], "")
-            tables[values[NDTA_NAME], device] = parameters
-    for key in keys:
-        _, family, _, device, name = key.split(".")
-        number, unit = _NEIGHBOUR_PARAMETERS[name]
-        table = b"arp_cache\0" if family == "ipv4" else b"ndisc_cache\0"
-        value = tables.get((table, device.replace("/", ".")), {}).get(number)
-        if value is not None:
-            yield Sysctl(key, str(int.from_bytes(value, "little") // (unit or 1)))
-
-
-def _offload(device: str) -> Offload | None:
-    value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_GTXCSUM, 0))
-    request = struct.pack("16sP16x", device.encode(), ctypes.addressof(value))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            fcntl.ioctl(control, SIOCETHTOOL, request)
-        except OSError:  # no such device any more
-            return None
-    return Offload(device, bool(struct.unpack("=II", value.raw[:8])[1]))

@@ -14,9 +14,9 @@ LAYERS = (
     ("model",),
     ("topology", "state", "ipam"),
     ("dataplane", "topology_file", "nft_delta", "drift"),
-    ("packet", "registry", "fabric", "diff"),
+    ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
-    ("result", "change", "etc_files", "trace"),
+    ("result", "change", "etc_files", "trace", "diagnose"),
     ("kernel",),
     ("underlay", "probe", "attribution"),
     ("verification",),
@@ -27,7 +27,7 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
-PURE += ("drift", "mending", "etc_files", "trace")
+PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
 

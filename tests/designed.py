@@ -1,0 +1,17 @@
+"""Labs on paper: a cluster, its data plane, and the whole desired state with the underlay."""
+
+from __future__ import annotations
+
+from emulab import registry
+from emulab.dataplane import DataPlane
+from emulab.model import Cluster
+from emulab.planning import design
+from emulab.state import State
+
+FLANNEL, CALICO, VXLAN, WEAVE = ("flat", "flannel"), ("flat", "calico"), ("flat", "calico", "encap=vxlan"), ("flat", "weave")
+
+
+def planned(topology: str, plugin: str, *settings: str) -> tuple[Cluster, DataPlane, State]:
+    plane = registry.options(registry.plugin(plugin), settings)
+    made = design(registry.topology(topology), plane)
+    return made.cluster, plane, made.desired
