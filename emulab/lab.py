@@ -127,7 +127,10 @@ class Lab:
             applier.apply(self.namespaces, changes)
             self._relearn(changes)
             mended += [deviation for deviation in deviations if deviation not in mended]
-        self.wait_until_up()
+        if mended:  # who was asked while things were wrong may have given a wrong answer
+            for name in self.design.desired:
+                applier.forget_neighbours(self.namespaces[name])
+            self.wait_until_up()
         return mended
 
     def _relearn(self, changes: Diff) -> None:

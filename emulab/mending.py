@@ -79,7 +79,9 @@ def _near(desired: State, namespace: str, planned: Veth, found: Found | None) ->
 
 
 def _alike(found: Found, planned: KernelObject) -> bool:
-    """Whether the one becomes the other in place."""
+    """Whether the one becomes the other in place; of IPv6 routes the kernel takes its pick which to replace."""
+    if isinstance(planned, Route) and planned.destination.version == 6:
+        return False
     if isinstance(found, Vxlan) and isinstance(planned, Vxlan):
         return replace(found, mtu=planned.mtu, mac=planned.mac, learning=planned.learning) == planned
     if isinstance(found, Veth) and isinstance(planned, Veth):

@@ -17,6 +17,7 @@ from functools import lru_cache
 from emulab.diff import Changes, Diff, altered_attributes, removal
 from emulab.errors import KernelError, MachineError
 from emulab.kernel import encode, nftables
+from emulab.kernel import netlink as nl
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.kernel.netlink import NetlinkError, Request
 from emulab.nft_delta import delta
@@ -39,6 +40,7 @@ _TRANSACTION = 200  # nft commands: an ordinary user's socket buffer does not ho
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
+_ENTERED = encode.NUD_PERMANENT | encode.NUD_NOARP
 _GONE = frozenset({2, 3, 19, 99})  # ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL: what shall go is not there any more
 
 
@@ -111,6 +113,18 @@ def add(namespaces: Namespaces, state: State) -> None:
         _add(peer, objects, batch)
     for name, objects in rest.items():
         _add(namespaces[name], objects)
+
+
+def forget_neighbours(namespace: Namespace) -> None:
+    """Let a namespace ask anew for every MAC that it has learned; what was entered stays."""
+    learned = []
+    for _, payload in namespace.socket().dump(nl.RTM_GETNEIGH, nl.ndmsg.pack(0, 0, 0, 0, 0)):
+        family, index, state, flags, _ = nl.ndmsg.unpack_from(payload)
+        address = dict(nl.attributes(payload[nl.ndmsg.size :])).get(1)
+        if address and not state & _ENTERED and not flags & encode.NTF_EXT_LEARNED:
+            body = nl.ndmsg.pack(family, index, 0, flags, 0) + nl.attribute(1, address)
+            learned.append(Request(nl.RTM_DELNEIGH, 0, body))
+    namespace.socket().execute(learned, _GONE)
 
 
 def _is_netlink(thing: KernelObject) -> bool:

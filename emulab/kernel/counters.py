@@ -5,11 +5,15 @@ Sources: /proc/net/snmp, /proc/net/snmp6, /proc/net/netstat (proc(5), RFC 4293),
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from emulab.kernel.namespaces import Namespace, entered
+from emulab.kernel.netlink import RTM_GETNEIGHTBL, attributes
 
 Counters = Mapping[str, int]
+_FAMILIES = {2: 4, 10: 6}
+_STATISTICS = 7  # NDTA_STATS, linux/neighbour.h
 _TABLES = ("snmp", "netstat")
 
 
@@ -32,6 +36,16 @@ def read(namespace: Namespace) -> dict[str, int]:
 def rose(before: Counters, after: Counters) -> dict[str, int]:
     """The counters that went up, and by how much."""
     return {name: value - before.get(name, 0) for name, value in after.items() if value > before.get(name, 0)}
+
+
+def tables_full(namespace: Namespace) -> dict[int, int]:
+    """By family, how often a neighbour was refused since the table, which is the whole machine's, was full (ndt_stats)."""
+    found = {}
+    for _, payload in namespace.socket().dump(RTM_GETNEIGHTBL, bytes(4)):
+        values = dict(attributes(payload[4:]))
+        if len(values.get(_STATISTICS, b"")) >= 88 and payload[0] in _FAMILIES:
+            found[_FAMILIES[payload[0]]] = int.from_bytes(values[_STATISTICS][80:88], sys.byteorder)
+    return found
 
 
 def sysctl(namespace: Namespace, key: str) -> str | None:

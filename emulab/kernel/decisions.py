@@ -18,7 +18,7 @@ from emulab.kernel.netlink import attribute, attributes, ifinfomsg, mac_bytes, n
 
 AF_BRIDGE = 7
 _AF = {4: 2, 6: 10}
-_KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+_KINDS = {1: "unicast", 2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _PROTOCOLS = {1: "redirect", 2: "kernel", 4: "static", 9: "ra"}
 _SCOPES = {253: "link", 254: "host"}
 _STATES = {0x01: "INCOMPLETE", 0x02: "REACHABLE", 0x04: "STALE", 0x08: "DELAY", 0x10: "PROBE"}
@@ -136,7 +136,8 @@ class View:
 
     def routes(self, family: int) -> Iterator[Route]:
         """Every route, of all tables."""
-        for _, payload in self._socket.dump(nl.RTM_GETROUTE, rtmsg.pack(_AF[family], 0, 0, 0, 0, 0, 0, 0, 0)):
+        # All at once: naming their devices asks the same socket.
+        for _, payload in [*self._socket.dump(nl.RTM_GETROUTE, rtmsg.pack(_AF[family], 0, 0, 0, 0, 0, 0, 0, 0))]:
             yield self._route(payload)
 
     def _most_specific(self, destination: bytes) -> Route | None:
@@ -157,12 +158,12 @@ class View:
         words.append("default" if not length else str(network.network_address) if length == size * 8 else str(network))
         hops = list(self._hops(values.get(9, b"")))
         if not hops:
-            words += self._next_hop(gateway, device if kind in (1, 2, 3, 5) or family == 10 else 0)
+            words += self._next_hop(gateway, device if kind in (1, 2, 3, 4, 5) or family == 10 else 0)
         words += ["table", "local"] if table == LOCAL_TABLE else ["table", str(table)] if table not in (0, 254) else []
         words += ["proto", _PROTOCOLS.get(protocol, str(protocol))] if protocol not in (0, 3) else []
         words += ["scope", _SCOPES[scope]] if scope in _SCOPES and family == 2 else []
         words += ["src", str(ipaddress.ip_address(values[7]))] if 7 in values else []
-        words += ["metric", str(metric)] if metric else []
+        words += ["metric", str(metric)] if 6 in values else []
         words += ["onlink"] if flags & _RTNH_F_ONLINK and not hops else []
         words += ["mtu", str(mtu)] if mtu else []
         words += ["pref", "medium"] if values.get(20, b"")[:1] == b"\0" else []

@@ -20,19 +20,17 @@ from emulab.kernel.encode import (
     BRPORT_HAIRPIN,
     BRPORT_ISOLATED,
     BRPORT_LEARNING,
-    NTF_MASTER,
     NUD_NOARP,
     NUD_PERMANENT,
     RT_TABLE_MAIN,
     RTNH_F_ONLINK,
 )
-from emulab.kernel.netlink import attributes
 from emulab.model import IPAddress, IPInterface, IPNetwork
 from emulab.state import ALL_ZERO_MAC, Address, Bridge, BridgePort, FdbEntry, Neighbor, RateLimit, Route, Vxlan
 
 IFF_LOOPBACK = 0x8
 IFLA_AF_SPEC, IFLA_LINK_NETNSID, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 26, 37, 4, 5
-NDA_DST, NDA_LLADDR, NTF_PROXY = 1, 2, 0x08
+NDA_DST, NDA_LLADDR, NDA_MASTER, NTF_PROXY = 1, 2, 9, 0x08
 RTM_F_CLONED, RTPROT_RA = 0x200, 9
 TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 # Some modules put a device of theirs into every new namespace (net.core.fb_tunnels_only_for_init_net).
@@ -43,6 +41,7 @@ _ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 # RTA_DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, and three that say nothing more: CACHEINFO, TABLE, PREF
 _PLAIN_ROUTE = {1, 4, 5, 6, 7, 8, 12, 15, 20}
 _ROUTE_EXTRAS = {9: "nexthops", 18: "via another family", 22: "encap", 30: "nhid"}
+_attribute = struct.Struct("=HH")
 _tcmsg = struct.Struct("=BxxxiIII")
 
 
@@ -75,8 +74,8 @@ class Interface:
 
 def interface(payload: bytes) -> Interface:
     _, _, index, flags, _ = nl.ifinfomsg.unpack_from(payload)
-    values = dict(attributes(payload[nl.ifinfomsg.size :]))
-    info = dict(attributes(values.get(nl.IFLA_LINKINFO, b"")))
+    values = _values(payload[nl.ifinfomsg.size :])
+    info = _values(values.get(nl.IFLA_LINKINFO, b""))
     return Interface(
         index,
         _text(values[nl.IFLA_IFNAME]),
@@ -84,9 +83,9 @@ def interface(payload: bytes) -> Interface:
         _u32(values[nl.IFLA_MTU]),
         mac(values.get(nl.IFLA_ADDRESS, b"")),
         _text(info.get(nl.IFLA_INFO_KIND, b"")),
-        dict(attributes(info.get(nl.IFLA_INFO_DATA, b""))),
+        _values(info.get(nl.IFLA_INFO_DATA, b"")),
         _u32(values.get(nl.IFLA_MASTER, bytes(4))),
-        dict(attributes(info[IFLA_INFO_SLAVE_DATA])) if info.get(IFLA_INFO_SLAVE_KIND) == b"bridge\0" else {},
+        _values(info[IFLA_INFO_SLAVE_DATA]) if info.get(IFLA_INFO_SLAVE_KIND) == b"bridge\0" else {},
         _u32(values.get(nl.IFLA_LINK, bytes(4))),
         IFLA_LINK_NETNSID in values,
         values.get(IFLA_AF_SPEC, b""),
@@ -131,7 +130,7 @@ def addresses(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[F
         family, prefix, _, scope, index = nl.ifaddrmsg.unpack_from(payload)
         if family not in _FAMILIES:
             continue
-        values = dict(attributes(payload[nl.ifaddrmsg.size :]))
+        values = _values(payload[nl.ifaddrmsg.size :])
         local = values.get(2, values[1])  # IFA_LOCAL; IFA_ADDRESS is the peer's where there is one
         found = _interface(local, prefix)
         if (family == 10 and found.ip.is_link_local) or (found.ip.is_loopback and names[index] == "lo"):
@@ -150,13 +149,13 @@ def routes(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Foun
         family, prefix, from_prefix, tos, table, protocol, scope, kind, flags = nl.rtmsg.unpack_from(payload)
         if family not in _FAMILIES or table != RT_TABLE_MAIN or flags & RTM_F_CLONED or protocol == RTPROT_RA:
             continue
-        values = dict(attributes(payload[nl.rtmsg.size :]))
+        values = _values(payload[nl.rtmsg.size :])
         destination = _network(values.get(1, bytes(4 if family == 2 else 16)), prefix)
         if protocol == RTPROT_KERNEL and (kind != 1 or destination.is_link_local or destination.is_multicast):
             continue
         unicast, six, gateway = kind == 1, family == 10, values.get(5)
         metric = _u32(values.get(6, bytes(4)))
-        metrics = dict(attributes(values.get(8, b"")))
+        metrics = _values(values.get(8, b""))
         route = Route(
             destination,
             names.get(_u32(values[4])) if unicast and 4 in values else None,
@@ -181,7 +180,7 @@ def neighbours(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[
     for payload in payloads:
         family, index, state, flags, _ = nl.ndmsg.unpack_from(payload)
         if family in _FAMILIES and state & NUD_PERMANENT and not flags & NTF_PROXY:
-            values = dict(attributes(payload[nl.ndmsg.size :]))
+            values = _values(payload[nl.ndmsg.size :])
             yield Neighbor(names[index], address(values[NDA_DST]), mac(values.get(NDA_LLADDR, b"")))
 
 
@@ -192,11 +191,11 @@ def forwarding(payloads: Iterable[bytes], links: Mapping[int, Interface]) -> Ite
     receives (no destination).  The entry that comes with a VXLAN device's ``remote`` is among them.
     """
     for payload in payloads:
-        _, index, state, flags, _ = nl.ndmsg.unpack_from(payload)
+        _, index, state, _, _ = nl.ndmsg.unpack_from(payload)
         if not state & (NUD_NOARP | NUD_PERMANENT):
             continue
-        values = dict(attributes(payload[nl.ndmsg.size :]))
-        if flags & NTF_MASTER:
+        values = _values(payload[nl.ndmsg.size :])
+        if NDA_MASTER in values:
             if state & NUD_NOARP:
                 yield FdbEntry(links[index].name, mac(values[NDA_LLADDR]))
         elif NDA_DST in values:
@@ -215,7 +214,7 @@ def disciplines(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator
         _, index, handle, parent, _ = _tcmsg.unpack_from(payload)
         if not handle or parent not in (TC_H_ROOT, TC_H_INGRESS):
             continue
-        values = dict(attributes(payload[_tcmsg.size :]))
+        values = _values(payload[_tcmsg.size :])
         kind, name = _text(values[1]), names[index]
         shaped = {"tbf": _token_bucket, "netem": _delay}.get(kind, lambda _, __: None)(name, values.get(2, b""))
         ingress = parent == TC_H_INGRESS
@@ -225,7 +224,7 @@ def disciplines(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator
 
 def _token_bucket(name: str, options: bytes) -> RateLimit | None:
     """struct tc_tbf_qopt; TCA_TBF_RATE64 for what its 32 bits do not hold.  None if the burst is not the one we set."""
-    values = dict(attributes(options))
+    values = _values(options)
     wide = values.get(4)  # TCA_TBF_RATE64
     rate = struct.unpack("=Q", wide)[0] if wide else struct.unpack_from("=8xI", values[1])[0]
     limit = RateLimit(name, rate * 8)
@@ -236,7 +235,7 @@ def _token_bucket(name: str, options: bytes) -> RateLimit | None:
 def _delay(name: str, options: bytes) -> RateLimit | None:
     """struct tc_netem_qopt and the attributes after it.  None if it does what no link of a topology does."""
     loss, gap, duplicate, jitter = struct.unpack_from("=8x4I", options)
-    values = dict(attributes(options[24:]))
+    values = _values(options[24:])
     corruption = any(any(values.get(kind, b"")) for kind in (1, 3, 4, 5))  # CORR, REORDER, CORRUPT, LOSS
     if gap or duplicate or jitter or corruption:
         return None
@@ -244,6 +243,18 @@ def _delay(name: str, options: bytes) -> RateLimit | None:
     rate = struct.unpack("=Q", values[8])[0] if 8 in values else rate
     delay = struct.unpack("=q", values[10])[0] / 1e9 if 10 in values else 0.0
     return RateLimit(name, rate * 8, delay, round(loss / 0xFFFFFFFF, 9))
+
+
+def _values(data: bytes) -> dict[int, bytes]:
+    """`netlink.attributes` by type, in half the time: a thousand pods have two million of them."""
+    found, offset, end = {}, 0, len(data)
+    while offset + 4 <= end:
+        length, kind = _attribute.unpack_from(data, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
 
 
 def mac(value: bytes) -> str:

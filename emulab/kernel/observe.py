@@ -97,7 +97,8 @@ def _contents(
     yield from decode.addresses(_dump(namespace, nl.RTM_GETADDR, bytes(nl.ifaddrmsg.size)), names)
     yield from decode.routes(_dump(namespace, nl.RTM_GETROUTE, bytes(nl.rtmsg.size)), names)
     yield from decode.neighbours(_dump(namespace, nl.RTM_GETNEIGH, bytes(nl.ndmsg.size)), names)
-    yield from (entry for entry in entries if entry not in defaults.values())
+    own = set(defaults.values())
+    yield from (entry for entry in entries if entry not in own)
     yield from settings(namespace, wanted, links.values())
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from emulab.kernel import counters
 from emulab.kernel.decisions import Refusal, Route
+from emulab.model import IPAddress
 from emulab.packet import Place, short, text
 from emulab.probe.scene import Scene
 from emulab.state import Address, FdbEntry, Neighbor
@@ -139,12 +140,19 @@ def _silent(scene: Scene, namespace: str, route: Route, hop: bytes, entry: str) 
     holder = scene.holders.get(text(hop))
     if holder and (gone := dead(scene, holder, text(hop))):
         return gone
+    if (kept := scene.unasked(hop)) is not None:
+        return Loss(Reason.RULE, f"{short(kept[0])}: {kept[1]} drops the {what} request for {text(hop)}")
     asking = Place(namespace, view.name(route.device))
     asked = scene.asked(asking, hop)
+    family = 4 if len(hop) == 4 else 6
+    if not asked and family in scene.full:
+        limit = f"net.ipv{family}.neigh.default.gc_thresh3"
+        return Loss(Reason.UNKNOWN, f"the machine's neighbour table is full ({limit}): {asking} could not ask for {text(hop)}")
     planned = [thing for thing in scene.plan.get(namespace, ()) if isinstance(thing, Neighbor) and thing.address.packed == hop]
     evidence = [entry, *(f"planned, and gone: {line}" for thing in planned for line in thing.lines()), f"route {route.text}"]
     code = Reason.ARP_UNANSWERED if len(hop) == 4 else Reason.NDP_UNANSWERED
-    reason = f"nobody answered {what} for {text(hop)}, asked for {asked or 'some'} times by {short(str(asking))}"
+    times = {0: "", 1: ", asked once"}.get(asked, f", asked {asked} times")
+    reason = f"nobody answered {what} for {text(hop)}{times} by {short(str(asking))}"
     return Loss(code, reason, tuple(filter(None, evidence)))
 
 
@@ -203,30 +211,42 @@ def misaddressed(scene: Scene, place: Place, mac: str, way: Sequence[Hop]) -> Lo
     return Loss(Reason.FDB_MISSING, f"{short(str(place))} has no fdb entry for {mac}{by}")
 
 
-def misrouted(scene: Scene, leg: str, namespaces: Sequence[str]) -> Loss | None:
+def misrouted(scene: Scene, destination: bytes, namespaces: Sequence[str]) -> Loss | None:
     """A route of the plan that is gone, so that the packet went another way."""
-    flow = scene.flow
-    to = ipaddress.ip_address(flow.destination_address if leg == "request" else flow.source_address)
+    to = ipaddress.ip_address(destination)
     for name in dict.fromkeys(namespaces):
-        routes = (thing for thing in scene.plan.get(name, ()) if isinstance(thing, PlannedRoute) and to in thing.destination)
-        planned = max(routes, key=lambda route: route.destination.prefixlen, default=None)
-        actual = scene.view(name).route(to.packed)
-        if planned is None or (isinstance(actual, Route) and actual.network.prefixlen >= planned.destination.prefixlen):
+        planned = _planned(scene, name, to)
+        actual = scene.view(name).route(destination)
+        entry = actual if isinstance(actual, Route) else actual.entry
+        if planned is None or (entry and entry.network.prefixlen >= planned.length):
             continue
-        if isinstance(actual, Refusal) and actual.entry and actual.entry.network.prefixlen >= planned.destination.prefixlen:
-            continue
-        (line,) = planned.lines()
-        taken = f"took route {actual.text}" if isinstance(actual, Route) else "had none"
-        link = scene.view(name).links.get(planned.device or "")
+        link = scene.view(name).links.get(planned.device)
         if planned.device and (link is None or link.dead):
             state = link.dead if link else "is gone"
-            return Loss(
-                Reason.LINK_DOWN, f"{short(name)}:{planned.device} {state}, so its routes are gone", (f"planned: {line}",)
-            )
-        if isinstance(actual, Refusal) and actual.entry and actual.entry.kind in _REFUSING:
-            return Loss(Reason.BLACKHOLE, f"{short(name)}: route {actual.entry.text}", (f"planned, and gone: {line}",))
-        return Loss(Reason.NO_ROUTE, f"{short(name)} lacks its route to {text(to.packed)} ({line}) and {taken}")
+            reason = f"{short(name)}:{planned.device} {state}, so its routes are gone"
+            return Loss(Reason.LINK_DOWN, reason, (f"planned: {planned.line}",))
+        if isinstance(actual, Refusal) and entry and entry.kind in _REFUSING:
+            return Loss(Reason.BLACKHOLE, f"{short(name)}: route {entry.text}", (f"planned, and gone: {planned.line}",))
+        taken = f"took route {actual.text}" if isinstance(actual, Route) else "had none"
+        return Loss(Reason.NO_ROUTE, f"{short(name)} lacks its route to {to} ({planned.line}) and {taken}")
     return None
+
+
+class _Planned(NamedTuple):
+    length: int
+    device: str
+    line: str
+
+
+def _planned(scene: Scene, namespace: str, to: IPAddress) -> _Planned | None:
+    """The most specific route of the plan, by a route of its own or as the network of an address."""
+    found = []
+    for thing in scene.plan.get(namespace, ()):
+        if isinstance(thing, PlannedRoute) and to in thing.destination:
+            found.append(_Planned(thing.destination.prefixlen, thing.device or "", next(thing.lines())))
+        elif isinstance(thing, Address) and to in thing.address.network:
+            found.append(_Planned(thing.address.network.prefixlen, thing.device, next(thing.lines())))
+    return max(found, key=lambda planned: planned.length, default=None)
 
 
 def planned_entry(scene: Scene, place: Place, mac: str) -> str:

@@ -44,7 +44,7 @@ def diagnose(scene: Scene, hops: Sequence[Hop], ways: Mapping[str, Way]) -> Loss
     found = (
         _rule(scene, leg, way or there)
         or _told(scene, there)
-        or forwarding.misrouted(scene, leg, [hop.place.namespace for hop in way] or [_sender(scene, leg)])
+        or forwarding.misrouted(scene, _target(scene, leg), [hop.place.namespace for hop in way] or [_sender(scene, leg)])
         or (_at(scene, way[-1], way) if way else _unsent(scene, leg, there[-1].place.interface if there else ""))
         or _guess(scene)
         or Loss(
@@ -56,6 +56,10 @@ def diagnose(scene: Scene, hops: Sequence[Hop], ways: Mapping[str, Way]) -> Loss
 
 def _sender(scene: Scene, leg: str) -> str:
     return scene.flow.source if leg == "request" else scene.flow.destination
+
+
+def _target(scene: Scene, leg: str) -> bytes:
+    return scene.flow.destination_address if leg == "request" else scene.flow.source_address
 
 
 def _where(hop: Hop) -> str:
@@ -77,7 +81,7 @@ def _rule(scene: Scene, leg: str, way: Sequence[Hop]) -> Loss | None:
     namespace = way[-1].place.namespace if way else _sender(scene, leg)
     for name in dict.fromkeys((namespace, scene.flow.source, scene.flow.destination)):
         for event in reversed(scene.events.get(name, ())):
-            if event.dropped and scene.leg(event) == leg:
+            if event.dropped and scene.opening(event) and scene.leg(event) == leg:
                 return Loss(Reason.RULE, f"{short(name)}: {event}")
     return None
 
@@ -174,18 +178,11 @@ def _encapsulated(scene: Scene, last: Hop) -> Loss | None:
         planned = forwarding.planned_entry(scene, last.place, last.macs[1])
         said = f"no fdb entry says which VTEP has {last.macs[1]}"
         return Loss(Reason.FDB_MISSING, f"{_where(last)}: {said}", (planned,) if planned else ())
-    lower = view.at(link.lower)
-    if lower and lower.dead:
-        return Loss(Reason.LINK_DOWN, f"{short(namespace)}:{lower.name} {lower.dead}, {link.name} sends over it")
-    route = view.route(remote)
     source = forwarding.own_address(scene, namespace, len(remote))
     length = last.inner.length + _VXLAN_HEADERS[4 if len(remote) == 4 else 6]
-    found = forwarding.stuck(scene, namespace, Packet(source, remote, length, 64), "")
-    if found:
-        return replace(
-            found, reason=f"{found.reason} (the VTEP of {link.name})" if text(remote) in found.reason else found.reason
-        )
-    return None if getattr(route, "kind", "") else Loss(Reason.NO_ROUTE, f"{short(namespace)}: no route to VTEP {text(remote)}")
+    found = forwarding.misrouted(scene, remote, [namespace])
+    found = found or forwarding.stuck(scene, namespace, Packet(source, remote, length, INITIAL_TTL), "")
+    return replace(found, evidence=(*found.evidence, f"{text(remote)} is the VTEP of {link.name}")) if found else None
 
 
 def _decapsulated(scene: Scene, last: Hop) -> Loss | None:

@@ -33,6 +33,7 @@ class Scene:
     translated: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
     refused: str = ""
     missed: int = 0  # frames that the taps could not hold
+    full: frozenset[int] = frozenset()  # families whose neighbour table was full meanwhile
     _views: dict[str, View] = field(default_factory=dict)
 
     def view(self, namespace: str) -> View:
@@ -104,15 +105,25 @@ class Scene:
             return "request"
         sport, dport = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:4], "big")
         if dport in self.tunnel_ports and flow.dport != dport:
-            return "request" if (source, destination) in self.outers else "reply"
+            return "reply" if (destination, source) in self.outers else "request"
         if flow.protocol == "icmp":
             return "reply" if ports[0] in (0, 129) else "request"
         forth = (sport == flow.sport) + (dport == flow.dport)
         back = (sport == flow.dport) + (dport == flow.sport)
         return "reply" if back > forth else "request"
 
+    def unasked(self, address: bytes) -> tuple[str, Event] | None:
+        """The rule, and where, that kept somebody from asking for the MAC of ``address``."""
+        for name, events in self.events.items():
+            for event in events:
+                if event.dropped and _asks(event, address):
+                    return name, event
+        return None
+
     def opening(self, event: Event) -> bool:
         """Whether an event is about the packet that is told of: of a TCP connection, the first each way, or its reset."""
+        if _asks(event):
+            return False
         flags = event.transport[13:14]
         tcp = self.flow.protocol == "tcp" and int.from_bytes(event.transport[2:4], "big") not in self.tunnel_ports
         return not tcp or not flags or bool(flags[0] & (SYN | RST))
@@ -133,6 +144,14 @@ def _ends(event: Event) -> tuple[bytes, bytes, bytes]:
     if header[:1] and header[0] >> 4 == 4:
         return header[12:16], header[16:20], event.transport
     return header[8:24], header[24:40], event.transport
+
+
+def _asks(event: Event, address: bytes = b"") -> bool:
+    """Whether an event is about an ARP request or neighbour solicitation (for ``address``)."""
+    header = event.network
+    if header[:2] == b"\0\1":
+        return header[24:28].endswith(address)
+    return header[6:7] == b"\x3a" and event.transport[:1] == b"\x87" and header[24:40].endswith(address[-3:])
 
 
 def _asks_for(data: bytes, address: bytes) -> bool:

@@ -66,6 +66,7 @@ def trace(
         nat = release.enter_context(closing(conntrack.Watch(lab.namespaces, tapped)))
         rules = release.enter_context(closing(nftrace.Watch(lab.namespaces, tapped, matches(flow, round_, lab.tunnel_ports))))
         before = {name: counters.read(lab.namespaces[name]) for name in tapped}
+        full = counters.tables_full(lab.namespaces[source])
         engine.forget()
         (outcome,) = engine.run([flow])
         scene = Scene(
@@ -80,6 +81,7 @@ def trace(
             nat.translated(),
             outcome.refused,
             engine.missed,
+            frozenset(f for f, number in counters.tables_full(lab.namespaces[source]).items() if number > full.get(f, 0)),
         )
         return _told(lab, scene, outcome, tapped)
 

@@ -125,13 +125,13 @@ def watched(lab: Running, wanted: Wanted, family: int) -> list[str]:
 
 
 def matches(flow: Flow, round_: int, tunnel_ports: frozenset[int]) -> list[str]:
-    """This flow's packets as nft expressions, inside tunnels, too.
+    """This flow's packets as nft expressions, inside tunnels, too, and the questions for MAC addresses that it depends on.
 
     ICMP and UDP by what they carry, so that no translation hides them; TCP by either end.
     """
     number = {"icmp": {4: "icmp", 6: "ipv6-icmp"}, "udp": {4: "udp", 6: "udp"}, "tcp": {4: "tcp", 6: "tcp"}}
     name = number[flow.protocol][flow.family]
-    found = []
+    found = ["meta protocol arp", "icmpv6 type nd-neighbor-solicit"]
     if flow.protocol != "tcp":
         marks = [payload.build(round_, flow.number, leg)[:16].hex() for leg in (payload.REQUEST, payload.REPLY)]
         found += [f"meta l4proto {name} @th,64,128 0x{mark}" for mark in marks]
