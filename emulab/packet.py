@@ -168,6 +168,8 @@ class Finding:
         }
 
     def __str__(self) -> str:
+        if self.field == "delivery":
+            return f"{self.after} instead of {self.before}"
         by = f" by {self.rule}" if self.rule and self.rule != self.after else ""
         return f"{self.field} of the {self.leg} {self.before} -> {self.after} at {self.place}{by}"
 

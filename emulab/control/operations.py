@@ -389,7 +389,7 @@ def repair(live: LiveLab, names: list[str] | None = None, dry_run: bool = False)
             found = mending.of(live.lab.drift(), wanted)
             return {"lines": _typed(mending.mend(live.lab.design.desired, found), live.lab.design), "dry_run": True}
         mended = live.lab.repair(wanted)
-        if wanted is None:
+        if not live.lab.drift():
             live.faults.clear()
         if mended:
             live.tell("repaired", deviations=len(mended))

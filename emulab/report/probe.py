@@ -62,7 +62,7 @@ def _row(judged: FlowResult) -> tuple[str, str, str, str, str, str]:
     told = (judged.findings or judged.translations)[:1]
     detail = f"{facts['time'] * 1e3:.2f} ms" if facts["time"] is not None else ""
     for finding in told:
-        detail = finding.after if finding.field == "delivery" else str(finding)
+        detail = str(finding)
     port = "" if flow.protocol == "icmp" else str(flow.dport)
     name = f"{flow.protocol}/IPv{flow.family}"
     return short(flow.source), short(flow.destination), name, port, judged.verdict.value, detail
