@@ -31,6 +31,7 @@ _VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", 4: "repeat", -1: "
 _VERDICTS |= {-5: "return"}
 _FIRST = -10000  # a priority before every one that has a name
 _HANDLE = re.compile(r" # handle (\d+)$")
+_COUNTED = re.compile(r"\bcounter packets \d+ bytes \d+")
 
 
 class Event(NamedTuple):
@@ -131,7 +132,7 @@ def _rules(listing: str) -> Iterator[tuple[tuple[str, str, int], str]]:
         if line.startswith("table "):
             _, family, table, *_ = line.split()
         elif found := _HANDLE.search(line):
-            yield (family, table, int(found[1])), line[: found.start()].strip()
+            yield (family, table, int(found[1])), _COUNTED.sub("counter", line[: found.start()].strip())
 
 
 def _decoded(

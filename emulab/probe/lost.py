@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from emulab.kernel import counters
+from emulab.kernel.decisions import Route
 from emulab.packet import INITIAL_TTL, short, text
 from emulab.probe import forwarding
 from emulab.probe.forwarding import Packet
@@ -162,7 +163,7 @@ def _at(scene: Scene, last: Hop, way: Sequence[Hop]) -> Loss | None:
     if last.outer:
         return _decapsulated(scene, last)
     route = view.route(packet.destination, packet.source, last.place.interface)
-    if not hasattr(route, "errno") and getattr(route, "kind", "") == "local":
+    if isinstance(route, Route) and route.kind == "local":
         return _ignored(scene, namespace, last.place.interface)
     return forwarding.stuck(scene, namespace, packet, last.place.interface)
 
@@ -190,7 +191,7 @@ def _decapsulated(scene: Scene, last: Hop) -> Loss | None:
     outer, namespace = last.outer, last.place.namespace
     assert outer is not None
     route = scene.view(namespace).route(outer.destination, outer.source, last.place.interface)
-    if getattr(route, "kind", "") != "local":
+    if not isinstance(route, Route) or route.kind != "local":
         return forwarding.stuck(scene, namespace, Packet(outer.source, outer.destination, 0, outer.ttl), last.place.interface)
     devices = [link for link in scene.view(namespace).links.values() if link.kind == "vxlan"]
     for link in devices:

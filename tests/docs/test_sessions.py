@@ -80,10 +80,9 @@ def test_a_session_is_what_it_shows(document: str, tmp_path: Path) -> None:
         ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_own_run
     )
     pieces = re.split(r"^@@@\d+\n", done.stdout.decode(), flags=re.MULTILINE)[1:]
-    wrong = {
-        command: told for (command, shown), came in zip(typed, pieces, strict=True) if (told := differs(shown, came.splitlines()))
-    }
-    assert wrong == {}
+    for (command, shown), came in zip(typed, pieces, strict=True):
+        told = differs(shown, came.splitlines())
+        assert told == "", f"$ {command}\n{came}"
 
 
 def _own_run() -> None:

@@ -245,7 +245,7 @@ LOSSES = {
     "rule where it is forwarded": Planted(
         (("node-b", _chain("forward", "ip daddr 10.1.2.1 counter drop")),),
         "rule",
-        ("node-b: nft ip evil c: ip daddr 10.1.2.1 counter", "drop"),
+        ("node-b: nft ip evil c: ip daddr 10.1.2.1 counter drop",),
     ),
     "rule against the tunnel": Planted(
         (("node-b", _chain("input", "udp dport 8472 drop")),), "rule", ("node-b: nft ip evil c: udp dport 8472 drop",)
