@@ -286,5 +286,7 @@ def _contents(found: Found, planned: KernelObject | None = None) -> str:
 def _statement(command: str, kind: str = "") -> str:
     """``add rule ip t forward udp dport 53 drop`` as ``chain forward: udp dport 53 drop``."""
     _, what, _, _, *name = command.split(" ", 5)
+    if what == "table":
+        return f"{kind}{' '.join(name)}"
     where = {"rule": "chain", "element": "set"}.get(what, what)
-    return f"{where} {name[0]}: {kind}{' '.join(name[1:])}" if name else f"{kind}{command}"
+    return f"{where} {name[0]}: {kind}{' '.join(name[1:])}".rstrip()

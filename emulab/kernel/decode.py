@@ -38,11 +38,19 @@ FALLBACK_TUNNELS = {"tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "i
 _FAMILIES = (2, 10)
 _SCOPES = {0: "global", 253: "link", 254: "host"}
 _ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
-# RTA_DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, and three that say nothing more: CACHEINFO, TABLE, PREF
-_PLAIN_ROUTE = {1, 4, 5, 6, 7, 8, 12, 15, 20}
-_ROUTE_EXTRAS = {9: "nexthops", 18: "via another family", 22: "encap", 30: "nhid"}
+RTA_MULTIPATH = 9
+# RTA_DST, OIF, GATEWAY, PRIORITY, PREFSRC, METRICS, MULTIPATH, and three that say nothing more: CACHEINFO, TABLE, PREF
+_PLAIN_ROUTE = {1, 4, 5, 6, 7, 8, RTA_MULTIPATH, 12, 15, 20}
+_ROUTE_EXTRAS = {18: "via another family", 22: "encap", 30: "nhid"}
 _attribute = struct.Struct("=HH")
 _tcmsg = struct.Struct("=BxxxiIII")
+
+
+class Names(dict[int, str]):
+    """Interfaces by index.  One that somebody made since the links were read goes by its number."""
+
+    def __missing__(self, index: int) -> str:
+        return str(index)
 
 
 @dataclass(frozen=True)
@@ -170,9 +178,19 @@ def routes(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Foun
         )
         others = [f"tos {tos:#x}"] if tos else []
         others += ["from another source"] if from_prefix else []
-        others += [_ROUTE_EXTRAS.get(number, f"attribute {number}") for number in values.keys() - _PLAIN_ROUTE]
+        others += list(_next_hops(values.get(RTA_MULTIPATH, b""), names))
+        others += [_ROUTE_EXTRAS.get(number, f"attribute {number}") for number in sorted(values.keys() - _PLAIN_ROUTE)]
         others += [f"metric {number}" for number in metrics]
-        yield Foreign(route.identity, f"{next(route.lines())} ({', '.join(others)})") if others else route
+        yield Foreign(route.identity, " ".join((*route.lines(), *others))) if others else route
+
+
+def _next_hops(data: bytes, names: Mapping[int, str]) -> Iterator[str]:
+    """The alternatives of a multipath route: a struct rtnexthop each, and its attributes."""
+    while len(data) >= 8:
+        length, _, _, index = struct.unpack_from("=HBBi", data)
+        gateway = _values(data[8:length]).get(5)
+        yield f"nexthop{f' via {address(gateway)}' if gateway else ''} dev {names.get(index, index)}"
+        data = data[max(8, (length + 3) & ~3) :]
 
 
 def neighbours(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Found]:
@@ -184,7 +202,7 @@ def neighbours(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[
             yield Neighbor(names[index], address(values[NDA_DST]), mac(values.get(NDA_LLADDR, b"")))
 
 
-def forwarding(payloads: Iterable[bytes], links: Mapping[int, Interface]) -> Iterator[FdbEntry]:
+def forwarding(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[FdbEntry]:
     """Static entries of bridges, and those of VXLAN devices that were not learned.
 
     Not a port's entries for the bridge's own addresses (permanent, without NUD_NOARP), nor a device's filter for what it
@@ -197,9 +215,9 @@ def forwarding(payloads: Iterable[bytes], links: Mapping[int, Interface]) -> Ite
         values = _values(payload[nl.ndmsg.size :])
         if NDA_MASTER in values:
             if state & NUD_NOARP:
-                yield FdbEntry(links[index].name, mac(values[NDA_LLADDR]))
+                yield FdbEntry(names[index], mac(values[NDA_LLADDR]))
         elif NDA_DST in values:
-            yield FdbEntry(links[index].name, mac(values[NDA_LLADDR]), address(values[NDA_DST]))
+            yield FdbEntry(names[index], mac(values[NDA_LLADDR]), address(values[NDA_DST]))
 
 
 def default_entry(link: Interface) -> FdbEntry | None:
@@ -222,14 +240,16 @@ def disciplines(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator
         yield shaped or Foreign(place, f"tc qdisc add dev {name} {'' if ingress else 'root '}{kind}")
 
 
-def _token_bucket(name: str, options: bytes) -> RateLimit | None:
-    """struct tc_tbf_qopt; TCA_TBF_RATE64 for what its 32 bits do not hold.  None if the burst is not the one we set."""
+def _token_bucket(name: str, options: bytes) -> Found:
+    """struct tc_tbf_qopt; TCA_TBF_RATE64 for what its 32 bits do not hold.  Foreign with another burst than ours."""
     values = _values(options)
     wide = values.get(4)  # TCA_TBF_RATE64
     rate = struct.unpack("=Q", wide)[0] if wide else struct.unpack_from("=8xI", values[1])[0]
     limit = RateLimit(name, rate * 8)
     burst = struct.unpack_from("=28xI", values[1])[0] * 64e-9 * rate  # in ticks of 64 ns of that rate
-    return limit if abs(burst - limit.burst) <= max(64e-9 * rate, limit.burst * 0.01) else None
+    if abs(burst - limit.burst) <= max(64e-9 * rate, limit.burst * 0.01):
+        return limit
+    return Foreign(limit.identity, f"tc qdisc add dev {name} root tbf rate {limit.rate}bit burst {burst:.0f}")
 
 
 def _delay(name: str, options: bytes) -> RateLimit | None:

@@ -80,8 +80,8 @@ def _contents(
 ) -> Iterator[Found]:
     """All but nftables tables."""
     name, links = namespace.name, everywhere[namespace.name]
-    names = {index: link.name for index, link in links.items()}
-    entries = dict.fromkeys(decode.forwarding(_dump(namespace, nl.RTM_GETNEIGH, nl.ndmsg.pack(AF_BRIDGE, 0, 0, 0, 0)), links))
+    names = decode.Names((index, link.name) for index, link in links.items())
+    entries = dict.fromkeys(decode.forwarding(_dump(namespace, nl.RTM_GETNEIGH, nl.ndmsg.pack(AF_BRIDGE, 0, 0, 0, 0)), names))
     defaults = {index: entry for index, link in links.items() if (entry := decode.default_entry(link))}
     for index, link in links.items():
         if link.own:
@@ -106,5 +106,7 @@ def _pair(name: str, link: Interface, end: End | None, everywhere: Mapping[str, 
     """A pair as seen from ``link`` in ``name``."""
     there = everywhere[end[0]].get(end[1]) if end else None
     if end is None or there is None:
-        return Veth(link.name, ELSEWHERE, ELSEWHERE, None, link.mtu, link.mac)
-    return Veth(link.name, there.name, end[0] if end[0] != name else None, None, link.mtu, link.mac, there.mac)
+        return Veth(link.name, ELSEWHERE, ELSEWHERE, ELSEWHERE, link.mtu, link.mac)
+    home = end[0] if end[0] != name else None
+    netns = home and home.removeprefix("default/").replace("/", ".")  # as `emulab.model.Pod.netns` has it
+    return Veth(link.name, there.name, home, netns, link.mtu, link.mac, there.mac)
