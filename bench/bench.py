@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from emulab import registry
+from emulab import change, registry
 from emulab.kernel import sandbox
 from emulab.lab import Lab, Probing
 from emulab.planning import design
@@ -125,10 +125,47 @@ def thousand(plugin: str) -> None:
     row(f"{plugin}: all UDP pairs of 1,000 pods", told, "", "", "999,000 in 20 s, 200 MB")
 
 
+def staying(runs: int) -> None:
+    """Labs that stay: the command line around them, a change of a large one, a trace."""
+    ours, lab = [sys.executable, "-m", "emulab"], ["--lab", "bench"]
+    wall([*ours, "up", "single-node", "--name", "bench"], 1)
+    subprocess.run(["ip", "netns", "add", "emulab-bench"], check=True)
+    try:
+        plain = wall(["ip", "netns", "exec", "emulab-bench", "true"], runs) + wall([sys.executable, "-c", "pass"], runs)
+        entered = wall([*ours, "exec", *lab, "a1", "--", "true"], runs)
+        beside = f"{plain * 1e3:.0f} ms (ip netns exec, and python)"
+        row("`emulab exec a1 -- true`", f"{entered * 1e3:.0f} ms", beside, f"{entered / plain:.1f}x", "1.3x, 150 ms")
+        row("`emulab --help`", f"{wall([*ours, '--help'], runs) * 1e3:.0f} ms", "", "", "150 ms")
+        row("`emulab trace a1 a2`", f"{wall([*ours, 'trace', *lab, 'a1', 'a2'], runs) * 1e3:.0f} ms", "", "", "1 s")
+    finally:
+        subprocess.run(["ip", "netns", "del", "emulab-bench"], check=True)
+        wall([*ours, "down", "bench"], 1)
+    for plugin in PLUGINS[:2]:
+        one = inside(lambda plugin=plugin: one_more(plugin))  # type: ignore[misc]
+        told = f"{one['applied'] * 1e3:.0f} ms, after {one['planned'] * 1e3:.0f} ms of planning"
+        row(f"{plugin}: one more pod beside 1,000", told, "", "", "50 ms")
+
+
+def one_more(plugin: str) -> dict[str, float]:
+    """Seconds to plan, and to compare and apply, one more pod in a cluster of a thousand."""
+    with Lab(design(registry.topology("fleet,100,10"), registry.plugin(plugin)())) as lab:
+        lab.build()
+        times = []
+        for number in range(5):
+            start = time.perf_counter()
+            after = change.add_pod(lab.design, f"x{number}", "node-5")
+            planned = time.perf_counter()
+            lab.change(after)
+            times.append((planned - start, time.perf_counter() - planned))
+        planned, applied = sorted(times, key=sum)[2]
+        return {"planned": planned, "applied": applied}
+
+
 def main() -> None:
     quick = "--quick" in sys.argv
     print("| what | emulab | stock Mininet | ratio | target |\n|---|---|---|---|---|")
     small(3 if quick else 7)
+    staying(3 if quick else 7)
     hundred(30)  # more, and Mininet overruns the neighbour table of a machine as it comes
     for plugin in PLUGINS[: 1 if quick else None]:
         thousand(plugin)

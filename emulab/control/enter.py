@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -145,6 +144,8 @@ def _execute(command: Sequence[str], stdin: bool, terminal: bool, env: Mapping[s
     try:
         os.execvpe(command[0], list(command), {**os.environ, **(env or {})})
     except OSError as error:
+        import shutil
+
         # A folder of $PATH that may not be read must not make a missing command look like a forbidden one.
         found = ("/" in command[0] and not isinstance(error, FileNotFoundError)) or shutil.which(command[0], os.F_OK)
         print(f"error: {command[0]}: {error.strerror if found else 'no such command here'}", file=sys.stderr)

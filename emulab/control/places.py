@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emulab.errors import InputError, MachineError, nearest
-from emulab.topology import is_label
 
 _SOCKET_PATH = 107  # bytes: sockaddr_un of unix(7)
 
@@ -83,6 +82,8 @@ def _folder() -> Path:
 
 def claim(name: str) -> tuple[Place, int]:
     """Take a name for a new lab; returns its place and the descriptor that holds its lock."""
+    from emulab.topology import is_label
+
     if not is_label(name):
         raise InputError(f"{name!r} is no name for a lab: at most 63 of a-z, 0-9 and '-' expected (RFC 1123)")
     place = Place(own() / name)
