@@ -19,7 +19,7 @@ from emulab.errors import EmulabError, MachineError
 from emulab.kernel import applier, encode, nftables
 from emulab.kernel.namespaces import Namespaces
 from emulab.kernel.observe import observe
-from emulab.model import Cluster, Endpoint
+from emulab.model import SWITCHES, Cluster, Endpoint
 from emulab.planning import Design
 from emulab.probe import neighbours
 from emulab.result import RunResult
@@ -106,6 +106,9 @@ class Lab:
         underlay.follow(self.network, after.topology, self.namespaces)
         self._relearn(changes)
         self.wait_until_up(_both_ends(after.desired, _switched_on(changes.add)))
+        if SWITCHES in changes.touched:  # whoever asked for a MAC when nobody could answer would wait for seconds
+            for name in self.namespaces:
+                applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
         return changes
 
     def drift(self) -> list[Deviation]:

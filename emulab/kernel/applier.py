@@ -40,6 +40,7 @@ _TRANSACTION = 200  # nft commands: an ordinary user's socket buffer does not ho
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
+UNANSWERED = 0x31  # NUD_INCOMPLETE, NUD_PROBE, NUD_FAILED
 _ENTERED = encode.NUD_PERMANENT | encode.NUD_NOARP
 _GONE = frozenset({2, 3, 19, 99})  # ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL: what shall go is not there any more
 
@@ -115,13 +116,13 @@ def add(namespaces: Namespaces, state: State) -> None:
         _add(namespaces[name], objects)
 
 
-def forget_neighbours(namespace: Namespace) -> None:
-    """Let a namespace ask anew for every MAC that it has learned; what was entered stays."""
+def forget_neighbours(namespace: Namespace, states: int = 0xFF) -> None:
+    """Let a namespace ask anew for every MAC that it has learned (NUD_* ``states``); what was entered stays."""
     learned = []
     for _, payload in namespace.socket().dump(nl.RTM_GETNEIGH, nl.ndmsg.pack(0, 0, 0, 0, 0)):
         family, index, state, flags, _ = nl.ndmsg.unpack_from(payload)
         address = dict(nl.attributes(payload[nl.ndmsg.size :])).get(1)
-        if address and not state & _ENTERED and not flags & encode.NTF_EXT_LEARNED:
+        if address and state & states and not state & _ENTERED and not flags & encode.NTF_EXT_LEARNED:
             body = nl.ndmsg.pack(family, index, 0, flags, 0) + nl.attribute(1, address)
             learned.append(Request(nl.RTM_DELNEIGH, 0, body))
     namespace.socket().execute(learned, _GONE)
