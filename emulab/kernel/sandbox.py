@@ -24,6 +24,7 @@ from emulab.kernel import syscalls
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AWAITED = (*_FORWARDED, signal.SIGCHLD)
+_SWALLOWED = 1.0  # seconds after which an interrupted lab is interrupted again
 _ISOLATED = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 ADVICE = (
     "run it with sudo, or allow unprivileged user namespaces: "
@@ -149,6 +150,7 @@ def _be_init(lab: Callable[[], int], alive: int) -> NoReturn:
         _allow_descriptors()
         status = lab()
     except Interrupted as interrupted:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         status = interrupted.exit_code
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
@@ -173,6 +175,16 @@ def _allow_descriptors() -> None:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
+    """Raise once, however often the signal comes; and again, should Python have swallowed it.
+
+    An exception in a weak reference's callback, as the import system has them, is printed and forgotten.
+    """
     for ignored in _FORWARDED:
         signal.signal(ignored, signal.SIG_IGN)
+
+    def again(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _SWALLOWED, _SWALLOWED)
     raise Interrupted(number)
