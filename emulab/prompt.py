@@ -6,6 +6,7 @@ import cmd
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -52,7 +53,8 @@ class Prompt(CLI):  # type: ignore[misc]
         commands: Sequence[str],
     ) -> None:
         self._lab, self._type_in, self._command, self._commands = lab, type_in, command, commands
-        super().__init__({})  # Mininet looks after its nodes' shells here: ours need no looking after
+        # Mininet looks after its nodes' shells here: ours need no looking after.
+        super().__init__({}, stdin=sys.stdin)
 
     @classmethod
     def initReadline(cls) -> None:

@@ -199,3 +199,56 @@ def test_what_would_be_typed(terminal: Terminal) -> None:
     assert re.search(r"ip route add 10\.1\.1\.0/32 dev cali[0-9a-f]{11} scope link", shown)
     assert "nft 'add element ip calico" in shown
     assert terminal.emulab("get", "pods", "-o", "json").out == before
+
+
+COMPLETED = {
+    "pods": ("emulab exec b", {"b1", "b2"}),
+    "pods and nodes": ("emulab trace n", {"node-a", "node-b", "node-c"}),
+    "labs": ("emulab down la", {"lab"}),
+    "plugins": ("emulab up --plugin fl", {"flannel"}),
+    "topologies": ("emulab run two", {"two-racks"}),
+    "faults": ("emulab fault inject one", {"one-way-loss"}),
+}
+
+
+def test_completion_knows_labs_pods_nodes_plugins_and_topologies(terminal: Terminal) -> None:
+    assert terminal.emulab("up", "--name", "lab").code == 0
+    wrong = {}
+    for name, (line, words) in COMPLETED.items():
+        asked = {"_EMULAB_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        found = {shown.partition(",")[2] for shown in terminal.emulab(env=asked).out.splitlines()} - {""}
+        if not words <= found:
+            wrong[name] = found
+    assert wrong == {}
+
+
+def test_mininets_prompt_in_a_running_lab(terminal: Terminal) -> None:
+    assert terminal.emulab("up").code == 0
+    typed = "pods\na1 ping -c1 -W2 c2\nnode-a hostname\nlink down node-a\nget links\nlink up node-a\ntrace a1 c1 -q\nnope\n"
+    done = terminal.emulab("cli", stdin=typed)
+    for words in (
+        "node-a       10.1.1.1",
+        "1 received",
+        "node-a\n",
+        "Down",
+        "delivered and back",
+        "no command, node or pod 'nope'",
+    ):
+        assert words in done.out, words
+
+
+def test_faults_and_diagnoses(terminal: Terminal) -> None:
+    assert terminal.emulab("up", "--plugin", "calico").code == 0
+    assert terminal.emulab("diagnose").out == "nothing wrong\n"
+    assert terminal.emulab("fault", "inject", "proxy-arp-off", "--at", "a1").code == 0
+    done = terminal.emulab("diagnose", "--format", "json")
+    assert (done.code, json.loads(done.out)["diagnoses"][0]["fault"]) == (1, "proxy-arp-off")
+    assert terminal.emulab("fault", "list").out.endswith("injected: proxy-arp-off at default/a1\n")
+    assert terminal.emulab("fault", "clear").out == "cleared: proxy-arp-off at a1\n"
+    assert "something is broken" in terminal.emulab("fault", "inject", "--blind").out
+    assert terminal.emulab("diagnose").code == 1
+    assert terminal.emulab("repair").code == 0
+    assert terminal.emulab("diagnose").out == "nothing wrong\n"
+    wrong = terminal.emulab("fault", "inject", "missing-fdb")
+    assert (wrong.code, "cannot be injected" in wrong.err) == (2, True)
+    assert "did you mean 'missing-route'" in terminal.emulab("fault", "inject", "mising-route").err
