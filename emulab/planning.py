@@ -47,6 +47,11 @@ class Design:
         whole = merge(fabric.plan(self.topology), self.plan)
         return {namespace: objects for namespace, objects in whole.items() if namespace not in off}
 
+    @property
+    def places(self) -> dict[str, tuple[str, str]]:
+        """The node of each pod, and the name under which the node's `ip netns` knows it."""
+        return {endpoint.key: (endpoint.node, endpoint.pod.netns) for endpoint in self.cluster.endpoints}
+
     @cached_property
     def present(self) -> Cluster:
         """The cluster less the nodes that are switched off, and their pods: what can be probed from."""

@@ -37,7 +37,7 @@ class Here:
 
     def ask(self, do: str, on_event: Callable[[dict[str, Any]], None] | None = None, **arguments: Any) -> Any:
         """Carry out an operation."""
-        from emulab.control.live import perform
+        from emulab.control.operations import perform
 
         answer = perform(self._live, {"do": do, **arguments}, on_event or (lambda _: None))
         self._descriptors += answer.descriptors

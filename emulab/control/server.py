@@ -16,7 +16,8 @@ import threading
 import traceback
 from typing import Any
 
-from emulab.control.live import LiveLab, perform
+from emulab.control.live import LiveLab
+from emulab.control.operations import perform
 from emulab.control.protocol import LONGEST, Channel, ProtocolError
 from emulab.errors import EmulabError
 

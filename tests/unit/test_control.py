@@ -12,7 +12,8 @@ import pytest
 from emulab import etc_files, registry
 from emulab.cli.lab import table
 from emulab.control import places
-from emulab.control.live import OPERATIONS, _checked
+from emulab.control.live import OPERATIONS
+from emulab.control.operations import _checked
 from emulab.control.protocol import Channel, ProtocolError
 from emulab.errors import InputError
 from emulab.planning import design
@@ -117,15 +118,11 @@ def test_names_that_are_none(name: str, home: Path) -> None:
     ],
 )
 def test_arguments_are_checked(given: dict[str, object], told: str) -> None:
-    import emulab.control.operations  # noqa: F401
-
     with pytest.raises(InputError, match=told):
         _checked("pod_add", OPERATIONS["pod_add"], given)
 
 
 def test_every_operation_is_documented() -> None:
-    import emulab.control.operations  # noqa: F401
-
     text = (Path(__file__).parents[2] / "docs" / "control.md").read_text()
     assert [name for name in OPERATIONS if f"`{name}`" not in text] == []
 
