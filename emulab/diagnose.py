@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from emulab.causes import links, rules, ways
 from emulab.causes.contract import Cause, Finder
 from emulab.dataplane import DataPlane
-from emulab.drift import Deviation, Found
+from emulab.diff import alteration, removal
+from emulab.drift import Deviation, Foreign, Found
 from emulab.model import Cluster
 from emulab.packet import FlowResult, Kind
 from emulab.result import RunResult
 from emulab.scene import Scene
-from emulab.state import Address, Bridge, FdbEntry, Neighbor, NftTable, Route, State, Veth, Vxlan
+from emulab.state import NftTable, State
 
 # In order: what explains much before what it explains, what certainly does harm before what may.
 FINDERS: tuple[Finder, ...] = (
@@ -163,33 +164,19 @@ def _repair(cause: Cause) -> str:
 def undone(deviation: Deviation) -> list[str]:
     """What a person would type to put one object back."""
     planned, found = deviation.planned, deviation.found
-    if planned is None or (found and isinstance(planned, NftTable)):
-        return [_removal(found), *(planned.lines() if planned else ())] if found else []
-    if found and isinstance(planned, (Bridge, Veth, Vxlan)):
-        if isinstance(found, (Bridge, Veth, Vxlan)) and found.mtu != planned.mtu:
-            return [f"ip link set dev {planned.name} mtu {planned.mtu}"]
-        return [f"ip link del dev {planned.name}", *planned.lines()]
-    if found and isinstance(planned, Route):
-        # Not `replace`: IPv6 looks a new gateway up by the old route, and refuses it when that leads elsewhere.
-        return [_removal(found), *planned.lines()]
-    return list(planned.lines())
+    if found is None:
+        return list(planned.lines()) if planned else []
+    if planned is None or isinstance(planned, NftTable):
+        return [*_removal(found), *(planned.lines() if planned else ())]
+    if not isinstance(found, Foreign) and type(found) is type(planned):
+        return list(alteration(found, planned)) or [*_removal(found), *planned.lines()]
+    return [*_removal(found), *planned.lines()]
 
 
-def _removal(thing: Found) -> str:
-    if isinstance(thing, Route):
-        return next(thing.lines()).replace(" route add ", " route del ")
-    if isinstance(thing, Neighbor):
-        return f"ip neigh del {thing.address} dev {thing.device}"
-    if isinstance(thing, Address):
-        return f"ip addr del {thing.address} dev {thing.device}"
-    if isinstance(thing, FdbEntry):
-        way = f"dst {thing.remote} self" if thing.remote else "master"
-        return f"bridge fdb del {thing.mac} dev {thing.device} {way}"
-    if isinstance(thing, NftTable):
-        return f"nft delete table {thing.family} {thing.name}"
-    if isinstance(thing, (Bridge, Veth, Vxlan)):
-        return f"ip link del dev {thing.name}"
-    return f"# to be removed: {'; '.join(thing.lines())}"
+def _removal(thing: Found) -> list[str]:
+    if isinstance(thing, Foreign):
+        return [f"# to be removed: {thing.line}"]
+    return list(removal(thing))
 
 
 def _unexplained(lost: Sequence[_Lost]) -> list[Diagnosis]:
