@@ -17,7 +17,7 @@ from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import NamedTuple, TypeVar
 
 from emulab.dataplane import DataPlane
@@ -50,7 +50,9 @@ def plugin(name: str) -> type[DataPlane]:
     planes = [
         thing
         for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, DataPlane) and thing.__module__ == module.__name__
+        # (Python 3.10 takes a generic alias, like list[int], for a class, and then not for one.)
+        if isinstance(thing, type) and not isinstance(thing, GenericAlias)
+        if issubclass(thing, DataPlane) and thing.__module__ == module.__name__
     ]
     if len(planes) != 1 or getattr(planes[0], "name", None) != name:
         raise PluginError(f"plugin '{name}': one DataPlane class with name = \"{name}\" expected", module.__file__)
