@@ -124,11 +124,13 @@ def by_design(scene: Scene, source: str, destination: str, family: int) -> str:
     tunnels = scene.plane.wire(cluster, ends[0], ends[1], family).tunnels
     hops = [(scene.nodes.get(str(t.source), ""), scene.nodes.get(str(t.destination), "")) for t in tunnels] or [(here, there)]
     for one, other in hops:
-        for node in (one, other):
+        for node in filter(None, (one, other)):
             if not topology.running(node):
-                return f"node {node} is stopped"
+                return f"{node} is stopped (emulab node start {node})"
             if not topology.uplink(node).up:
-                return f"the link of {node} is down"
+                return f"the link of {node} is down (emulab link up {node})"
+        if frozenset((one, other)) in topology.partitioned:
+            return f"{one} and {other} are partitioned (emulab heal)"
         if not topology.connected(one, other):
             return f"the underlay carries nothing between {one} and {other}, and nobody relays"
     if not tunnels and not topology.near(here, there):
@@ -193,7 +195,10 @@ def _by_design(lost: Sequence[_Lost]) -> list[Diagnosis]:
     found = []
     for reason, count in Counter(packet.reason for packet in lost).most_common():
         some = [packet for packet in lost if packet.reason == reason]
-        words = f"not a fault, {count} flows cannot work with this data plane here: {reason}"
+        reason, _, command = reason.removesuffix(")").partition(" (emulab ")
+        now = "as the lab is now" if command else "with this data plane here"
+        words = f"not a fault, {count} flows cannot work {now}: {reason}"
+        repair = f"emulab {command}" if command else "choose another plugin or option"
         where = " and ".join(sorted(some[0].nodes))
-        found.append(Diagnosis("by-design", where, words, tuple(p.words for p in some[:2]), "choose another plugin or option"))
+        found.append(Diagnosis("by-design", where, words, tuple(p.words for p in some[:2]), repair))
     return found

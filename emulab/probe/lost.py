@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from emulab.kernel import counters
 from emulab.kernel.decisions import Route
-from emulab.packet import INITIAL_TTL, short, text
+from emulab.packet import INITIAL_TTL, Place, short, text
 from emulab.probe import forwarding
 from emulab.probe.forwarding import Packet
 from emulab.probe.paths import Way
@@ -155,7 +155,7 @@ def _at(scene: Scene, last: Hop, way: Sequence[Hop]) -> Loss | None:
         if link.kind == "bridge":
             return forwarding.bridged(scene, namespace, link.number, frame_macs[1], way)
         peer = scene.peers.get(last.place)
-        return forwarding.dead(scene, peer) if peer else None
+        return (forwarding.dead(scene, peer) or _too_long(scene, last, peer)) if peer else None
     if link.master:
         return forwarding.bridged(scene, namespace, link.master, frame_macs[1], way)
     if link.mac and link.name != "lo" and frame_macs[1] != link.mac and not int(frame_macs[1][:2], 16) & 1:
@@ -166,6 +166,16 @@ def _at(scene: Scene, last: Hop, way: Sequence[Hop]) -> Loss | None:
     if isinstance(route, Route) and route.kind == "local":
         return _ignored(scene, namespace, last.place.interface)
     return forwarding.stuck(scene, namespace, packet, last.place.interface)
+
+
+def _too_long(scene: Scene, last: Hop, peer: Place) -> Loss | None:
+    """The other end of a pair takes frames of its own MTU and a VLAN tag, and says nothing of others (__is_skb_forwardable)."""
+    link = scene.link(peer)
+    length = last.inner.length + (_VXLAN_HEADERS[4 if len(last.outer.source) == 4 else 6] if last.outer else 0)
+    if link is None or length <= link.mtu + 4:
+        return None
+    where = f"{short(peer.namespace)}:{peer.interface}"
+    return Loss(Reason.MTU_EXCEEDED, f"{where} has MTU {link.mtu} and drops the {length} bytes that come in, without a word")
 
 
 def _encapsulated(scene: Scene, last: Hop) -> Loss | None:

@@ -15,7 +15,7 @@ from emulab.probe.scene import Scene
 from emulab.probe.taps import Frame
 from emulab.probe.wanted import Running, Wanted, matches, watched
 from emulab.state import merge
-from emulab.trace import TRANSLATING, Hop, Trace, changes, translations
+from emulab.trace import TRANSLATING, Hop, Loss, Reason, Trace, changes, translations
 
 
 def trace(
@@ -86,6 +86,14 @@ def trace(
         return _told(lab, scene, outcome, tapped)
 
 
+def _off(lab: Running, destination: str, found: Loss) -> Loss:
+    """That a node is switched off explains whatever its neighbours miss."""
+    node = next((endpoint.node for endpoint in lab.cluster.endpoints if endpoint.key == destination), destination)
+    if node in lab.namespaces or not any(one.name == node for one in lab.cluster.nodes):
+        return found
+    return Loss(Reason.NODE_STOPPED, f"{node} is switched off", (found.reason, *found.evidence), found.leg)
+
+
 def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str]) -> Trace:
     """The kernels are asked while everything is as the packet left it."""
     flow = scene.flow
@@ -103,7 +111,7 @@ def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str]) -
     verdict = Verdict.DELIVERED if outcome.answered else Verdict.REFUSED if outcome.refused else Verdict.DROPPED
     if outcome.answered and flow.kind is Kind.POD and any(hop.translated for hop in hops):
         verdict = Verdict.REWRITTEN
-    loss = None if outcome.answered else lost.diagnose(scene, hops, ways)
+    loss = None if outcome.answered else _off(lab, flow.destination, lost.diagnose(scene, hops, ways))
     request = [hop for hop in hops if hop.leg == "request"]
     back = [hop for hop in hops if hop.leg == "reply"]
     return Trace(

@@ -189,6 +189,9 @@ def test_a_stopped_node_cannot_be_entered(terminal: Terminal) -> None:
         done = terminal.emulab(*words)
         assert (done.code, done.err) == (2, "error: node node-b is stopped (emulab node start node-b)\n")
     assert "already" in terminal.emulab("node", "stop", "node-b").err
+    assert "node-b is switched off  (node-stopped)" in terminal.emulab("trace", "a1", "b1", "-q").out
+    told = terminal.emulab("diagnose")
+    assert told.code == 0 and "as the lab is now: node-b is stopped" in told.out and "emulab node start node-b" in told.out
 
 
 def test_what_would_be_typed(terminal: Terminal) -> None:
