@@ -4,6 +4,7 @@
     +-- InputError      exit 2   what the user wrote is wrong: a topology, an option, a name
     |   +-- PluginError exit 2   a plugin or topology module is broken
     +-- MachineError    exit 3   this machine cannot: a tool, a kernel feature or a privilege is missing
+    |   +-- OverloadError       a measurement says nothing: the machine was too busy
     +-- KernelError     exit 3   the kernel refused one change; carries the line that a person would have typed
 
 Exit 1 is not an error: it says that a check found something.
@@ -41,6 +42,10 @@ class MachineError(EmulabError):
     """This machine cannot run a lab; the message says what is missing and how to get it."""
 
     exit_code = 3
+
+
+class OverloadError(MachineError):
+    """The machine was too busy, or one of its limits too low, for a measurement to mean anything; the next may succeed."""
 
 
 class KernelError(EmulabError):

@@ -10,10 +10,11 @@ from ipaddress import ip_address
 from typing import Any
 
 from emulab import attribution
-from emulab.kernel import conntrack
+from emulab.errors import OverloadError
+from emulab.kernel import conntrack, counters
 from emulab.kernel.namespaces import Namespaces
-from emulab.model import Endpoint, IPAddress
-from emulab.packet import Finding, Flow, Kind, MtuResult, judge
+from emulab.model import SWITCHES, Endpoint, IPAddress
+from emulab.packet import Finding, Flow, Kind, MtuResult, Verdict, judge
 from emulab.planning import Design
 from emulab.probe import mesh, neighbours
 from emulab.probe.engine import Engine, place_of, watched
@@ -79,21 +80,39 @@ class Verification:
         self.timings[name] = time.perf_counter() - start
 
     def run(self) -> RunResult:
-        """Everything that was asked for."""
-        present, probing = self.design.present, self.probing
+        """Everything that was asked for.
+
+        Raises `OverloadError` when packets were lost and may have been lost to the machine's own limits.
+        """
+        before = self._refused_neighbours()
         with self._phase("probe"):
-            pairs: Iterable[Flow] = self._flows.between_pods()
-            everybody = len(present.nodes) == len(self.design.cluster.nodes) and probing.whole
-            if probing.taps == "ends" and self.on_frame is None and everybody and self._flows.to_themselves():
-                with self._phase("udp mesh"), neighbours.brief_conntrack(self.namespaces, present):
-                    unproven = self._mesh()
-                pairs = self._flows.between_pods(unproven)
-            # Not before the mesh: an event for each of a million connections would cost more than the exchange.
-            where = [*(node.name for node in present.nodes), *(endpoint.key for endpoint in present.endpoints)]
-            with closing(conntrack.Watch(self.namespaces, where)) as watch:
-                self._watch(pairs)
-                attribution.explain(self.namespaces, self._result, watch.translated())
+            self._probe()
+        after, counts = self._refused_neighbours(), self._result.flows.counts()
+        if after > before and counts[Verdict.DROPPED] and not counts[Verdict.REWRITTEN]:
+            limit = "net.ipv4.neigh.default.gc_thresh3, and ipv6's"
+            raise OverloadError(
+                f"the machine's neighbour table was full ({after - before} entries refused), so a lost packet says nothing: "
+                f"take other labs down, or raise {limit}"
+            )
         return self._result
+
+    def _refused_neighbours(self) -> int:
+        """How often so far; the table is one for all namespaces."""
+        return sum(counters.tables_full(self.namespaces[SWITCHES]).values())
+
+    def _probe(self) -> None:
+        present, probing = self.design.present, self.probing
+        pairs: Iterable[Flow] = self._flows.between_pods()
+        everybody = len(present.nodes) == len(self.design.cluster.nodes) and probing.whole
+        if probing.taps == "ends" and self.on_frame is None and everybody and self._flows.to_themselves():
+            with self._phase("udp mesh"), neighbours.brief_conntrack(self.namespaces, present):
+                unproven = self._mesh()
+            pairs = self._flows.between_pods(unproven)
+        # Not before the mesh: an event for each of a million connections would cost more than the exchange.
+        where = [*(node.name for node in present.nodes), *(endpoint.key for endpoint in present.endpoints)]
+        with closing(conntrack.Watch(self.namespaces, where)) as watch:
+            self._watch(pairs)
+            attribution.explain(self.namespaces, self._result, watch.translated())
 
     def _watch(self, pairs: Iterable[Flow]) -> None:
         """Probe flow by flow, with taps."""

@@ -32,7 +32,6 @@ def start(name: str, design: Design) -> dict[str, Any]:
         os.close(read)
         _run(place, lock, design, write)
     os.close(write)
-    os.close(lock)
     try:
         with open(read) as report:
             line = report.readline()
@@ -40,7 +39,10 @@ def start(name: str, design: Design) -> dict[str, Any]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(daemon, signal.SIGTERM)
         os.waitpid(daemon, 0)
+        place.bury(lock)  # it may have ended before it could do that itself
         raise
+    finally:
+        os.close(lock)
     answer: dict[str, Any] = json.loads(line) if line else {"error": "the lab was killed while it was built"}
     if "error" in answer:
         os.waitpid(daemon, 0)

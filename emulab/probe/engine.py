@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
-from emulab.errors import MachineError
+from emulab.errors import OverloadError
 from emulab.kernel.namespaces import Namespaces
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
 from emulab.packet import PROTOCOL_NAMES, PROTOCOL_NUMBERS, Flow, Headers, Observation, Place
@@ -197,7 +197,7 @@ class Engine:
         count = self._taps.drain(self._observe)
         self.missed += self._taps.lost()
         if self.missed and self._complete:
-            raise MachineError("the taps lost packets: raise net.core.rmem_max, or use --taps ends")
+            raise OverloadError("the taps lost packets: raise net.core.rmem_max, or use --taps ends")
         return count
 
     def _observe(self, frame: Frame) -> None:

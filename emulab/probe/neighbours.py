@@ -19,7 +19,7 @@ from emulab.model import Cluster, Endpoint, IPAddress, IPNetwork, mac_of
 from emulab.state import Address, Bridge, KernelObject, Route, State, Sysctl, Veth
 
 _MANY_PAIRS = 100_000
-_PLENTY = 500  # entries of one family, far from every default limit
+_PLENTY = 150  # entries of one family, far from every default limit
 
 
 def prime(namespaces: Namespaces, cluster: Cluster, plan: State) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sandboxed import measured
 
 from emulab.kernel import nftables
-from emulab.lab import Lab
+from emulab.lab import Lab, Probing
 
 HOOK = "type nat hook {hook} priority {priority} ;"
 
@@ -83,3 +83,24 @@ def test_a_planted_rewrite_is_found(name: str, plugin: str, in_lab: Callable[...
     assert rewritten == planted.rewritten
     assert planted.field in {field for _, field, *_ in found["findings"]}
     assert {family for (*_, family), verdict in found["verdicts"].items() if verdict != "delivered"} == {4}
+
+
+def test_a_full_neighbour_table_is_not_taken_for_a_broken_lab(in_lab: Callable[..., Any]) -> None:
+    """The table is the whole machine's: to fill it would break whatever runs beside, so only its counter is made up."""
+    from emulab.errors import MachineError
+    from emulab.kernel import counters
+
+    def check(lab: Lab) -> tuple[bool, str]:
+        refused = iter(range(0, 1000, 7))
+        counters.tables_full = lambda _: {4: next(refused)}  # type: ignore[assignment]
+        healthy = lab.verify(Probing(protocols=("udp",), families=(4,))).ok
+        lab.network["node-a"].cmd("ip route del 10.1.2.0/24")
+        try:
+            lab.verify(Probing(protocols=("udp",), families=(4,), timeout=0.2))
+        except MachineError as error:
+            return healthy, str(error)
+        return healthy, ""
+
+    healthy, told = in_lab("flat", "flannel", check)
+    assert healthy, "nothing was lost: then it is no matter"
+    assert "neighbour table was full (7 entries refused)" in told
