@@ -77,19 +77,22 @@ class Terminal:
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> Running:
         """Type it and do not wait."""
         pipes = [os.pipe() for _ in range(3)]
+        ready = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
+            self.become()
             for number, end in enumerate((pipes[0][0], pipes[1][1], pipes[2][1])):
                 os.dup2(end, number)
-            os.closerange(3, 4096)
-            self.become()
+            os.closerange(3, 4096)  # that says, too, that signals are heard from now on: pytest's workers ignore some
             os.environ.update(env or {})
             sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
             _main(words)
-        for mine in (pipes[0][0], pipes[1][1], pipes[2][1]):
+        for mine in (pipes[0][0], pipes[1][1], pipes[2][1], ready[1]):
             os.close(mine)
+        os.read(ready[0], 1)
+        os.close(ready[0])
         return Running(child, pipes[1][0], pipes[2][0], pipes[0][1])
 
     def become(self) -> None:
