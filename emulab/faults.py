@@ -146,7 +146,7 @@ FAULTS = {
         ),
         Fault(
             "one-way-loss",
-            "a cable or transceiver loses packets in one direction (here every other one, by a rule of the switch)",
+            "a cable or transceiver loses packets in one direction (here three of four, by a rule of the switch)",
             "connections from and to one node are slow or fail now and then",
             breakage.one_way_loss,
         ),

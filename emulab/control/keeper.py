@@ -27,18 +27,24 @@ def start(name: str, design: Design) -> dict[str, Any]:
     read, write = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
-    daemon = os.fork()
-    if daemon == 0:
-        os.close(read)
-        _run(place, lock, design, write)
-    os.close(write)
+    daemon = 0
     try:
+        # Ctrl-C is heard again once it is known whom to tell.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        daemon = os.fork()
+        if daemon == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(read)
+            _run(place, lock, design, write)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(write)
         with open(read) as report:
             line = report.readline()
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(daemon, signal.SIGTERM)
-        os.waitpid(daemon, 0)
+        if daemon:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(daemon, signal.SIGTERM)
+            os.waitpid(daemon, 0)
         place.bury(lock)  # it may have ended before it could do that itself
         raise
     finally:
