@@ -24,7 +24,7 @@ from emulab.kernel import syscalls
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AWAITED = (*_FORWARDED, signal.SIGCHLD)
-_SWALLOWED = 1.0  # seconds after which an interrupted lab is interrupted again
+_SWALLOWED, _SOON = 1.0, 0.001  # seconds after which an interrupted lab is interrupted again; the same, known to be swallowed
 _ISOLATED = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 ADVICE = (
     "run it with sudo, or allow unprivileged user namespaces: "
@@ -175,9 +175,9 @@ def _allow_descriptors() -> None:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    """Raise once, however often the signal comes; and again, should Python have swallowed it.
+    """Raise once, however often the signal comes; and again, should somebody have swallowed it.
 
-    An exception in a weak reference's callback, as the import system has them, is printed and forgotten.
+    In a weak reference's callback, as the import system has them, Python would print the exception and forget it.
     """
     for ignored in _FORWARDED:
         signal.signal(ignored, signal.SIG_IGN)
@@ -185,6 +185,13 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     def again(_number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
 
+    def forgotten(lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, Interrupted):
+            signal.setitimer(signal.ITIMER_REAL, _SOON, _SWALLOWED)
+        else:
+            sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = forgotten
     signal.signal(signal.SIGALRM, again)
     signal.setitimer(signal.ITIMER_REAL, _SWALLOWED, _SWALLOWED)
     raise Interrupted(number)

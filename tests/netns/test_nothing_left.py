@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 from sandboxed import inside
+
+from emulab.kernel import sandbox
 
 RUN = [sys.executable, "-m", "emulab", "run", "-q"]
 VOLATILE = ("conntrack_count", "random", "uuid", "neigh/default/gc_stale_time")
@@ -186,6 +189,28 @@ def test_a_signal_ends_a_run(number: signal.Signals, code: int, send: Callable[[
     assert ends == [(code, "")] * len(ends)
     assert Path("/proc/self/mounts").read_text() == mounts
     assert list(tmp_path.iterdir()) == []
+
+
+def interrupted_where_nothing_can_be_raised() -> int:
+    """A lab that gets its signal in a weak reference's callback; Python forgets what is raised there."""
+
+    class Thing:
+        pass
+
+    sys.unraisablehook = sys.__unraisablehook__  # pytest has one of its own
+    thing = Thing()
+    told = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+    assert told() is None
+    time.sleep(10)
+    return 0
+
+
+def test_a_signal_that_python_swallows(capfd: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    assert sandbox.run(interrupted_where_nothing_can_be_raised) == 143
+    assert time.monotonic() - started < 5
+    assert capfd.readouterr().err == ""
 
 
 def test_a_place_that_takes_no_files(tmp_path: Path) -> None:
