@@ -13,6 +13,7 @@ from itertools import combinations
 from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPAddress, Link, Node, Pod, Topology
+from emulab.objects import Objects
 from emulab.planning import Design, guarded, planned
 from emulab.topology import free_addresses, validate
 
@@ -156,6 +157,39 @@ def _running(topology: Topology, node: str) -> None:
         raise InputError(f"no node '{node}'{nearest(node, names)}")
     if not topology.running(node):
         raise InputError(f"node {node} is stopped (emulab node start {node})")
+
+
+def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
+    """Other pods and objects, all at once.
+
+    A pod that stays on its node keeps its addresses, unless others are asked for, and whatever else of it is different
+    is different at once.
+    """
+    before = {endpoint.key: endpoint for endpoint in design.cluster.endpoints}
+    kept = {pod.key for pod in pods if pod.key in before and _stays(before[pod.key], pod)}
+    for pod in pods:
+        if pod.key not in kept:
+            _running(design.topology, pod.node)
+    topology = replace(design.topology, pods=tuple(pods), objects=objects)
+    validate(topology)
+    ipam = copy.deepcopy(design.ipam)
+    found = {key: before[key].addresses for key in kept}
+
+    def allocate() -> None:
+        for key, endpoint in before.items():
+            if key not in kept:
+                ipam.release(endpoint.pod)
+        for pod in sorted(pods, key=lambda pod: -len(pod.addresses)):
+            if pod.key not in kept:
+                found[pod.key] = ipam.allocate(pod)
+
+    guarded(design.plane.name, allocate)
+    return _next(design, topology, ipam, tuple(Endpoint(pod, found[pod.key]) for pod in pods))
+
+
+def _stays(endpoint: Endpoint, pod: Pod) -> bool:
+    """Whether a pod can become another one without a new attachment."""
+    return endpoint.node == pod.node and set(pod.addresses) <= set(endpoint.addresses)
 
 
 def _without(design: Design, leaving: Iterable[Endpoint], topology: Topology, node: str | None = None) -> Design:

@@ -5,7 +5,8 @@ they see a topology or a cluster and nothing else, least of all the machine.
 
 * `DataPlane.ipam` says how pod addresses are handed out;
 * `DataPlane.plan` returns the desired state of every node and pod;
-* `DataPlane.wire` says what the underlay will carry between two pods: a promise that the probes check.
+* `DataPlane.wire` says what the underlay will carry between two pods: a promise that the probes check;
+* `DataPlane.unenforced` says what it does not do about a policy.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import ClassVar
 from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, Topology
+from emulab.objects import Policy
 from emulab.state import Address, Bridge, BridgePort, KernelObject, Route, State, Sysctl, Up, Veth
 
 EUI64_OF_EE = ipaddress.IPv6Address("fe80::ecee:eeff:feee:eeee")
@@ -75,6 +77,10 @@ class DataPlane(ABC):
     @abstractmethod
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         """What the underlay carries from one pod to another."""
+
+    def unenforced(self, policy: Policy) -> str:
+        """What of a policy this data plane does not enforce, in words for the user; "" when it enforces all of it."""
+        return f"{self.name} enforces no policies"
 
     def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
         """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Union
 
 from emulab.errors import InputError
+from emulab.objects import ContainerPort, Objects
 
 IPAddress = Union[IPv4Address, IPv6Address]
 IPInterface = Union[IPv4Interface, IPv6Interface]
@@ -70,17 +71,34 @@ class Node:
     pod_cidrs: tuple[IPNetwork, ...] = ()
     number: int = 0
     running: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """Its own labels and the one that the kubelet sets."""
+        return {"kubernetes.io/hostname": self.name, **dict(self.labels)}
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod as asked for; ``addresses`` are the fixed ones (at most one per family)."""
+    """A pod as asked for; ``addresses`` are the fixed ones (at most one per family).
+
+    ``ports`` are declared by its containers and are served in its namespace.  A pod that is not ``ready`` gets no traffic
+    of Services.  ``owner`` is the workload that made it, "Deployment/web", or "".  ``rates`` limit what it receives and what
+    it sends, in bit/s; 0: unlimited.
+    """
 
     name: str
     node: str
     namespace: str = "default"
     addresses: tuple[IPAddress, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    ready: bool = True
+    owner: str = ""
+    hostname: str = ""
+    subdomain: str = ""
+    rates: tuple[int, int] = (0, 0)
 
     @property
     def key(self) -> str:
@@ -107,6 +125,7 @@ class Topology:
     description: str = ""
     cut: frozenset[frozenset[str]] = frozenset()
     partitioned: frozenset[frozenset[str]] = frozenset()
+    objects: Objects = field(default_factory=Objects)
 
     @property
     def families(self) -> tuple[int, ...]:

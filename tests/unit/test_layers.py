@@ -11,14 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
+    ("selector",),
+    ("objects",),
     ("model",),
-    ("topology", "state", "ipam"),
-    ("dataplane", "topology_file", "nft_delta", "drift"),
+    ("topology", "state", "ipam", "policy"),
+    ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
     ("result", "change", "etc_files", "trace", "diagnose"),
     ("kernel",),
-    ("underlay", "probe", "attribution"),
+    ("underlay", "probe", "attribution", "serving"),
     ("verification",),
     ("report", "lab"),
     ("control",),
@@ -27,6 +29,7 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
+PURE += ("selector", "objects", "policy", "kube", "kubeproxy", "oracle", "zone")
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
@@ -59,5 +62,5 @@ def test_imports_point_downward(path: Path) -> None:
         assert "scapy" not in others or here == "probe"
         assert not any(name.startswith("emulab_plugins") for name in names), "emulab names no plugin"
     else:
-        assert ours <= {"model", "state", "dataplane", "errors", "ipam"}
+        assert ours <= {"model", "state", "dataplane", "errors", "ipam", "objects", "selector", "policy"}
         assert others & EFFECTS == set()
