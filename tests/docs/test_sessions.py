@@ -24,6 +24,7 @@ TIMES = (
     (r"= [\d./]+ ms", "= T"),
     (r"\b\d+[smhd]$", "AGE"),
     (r"\d\d:\d\d:\d\d(\.\d+)?", "CLOCK"),
+    (r"(vxlan [\d.:a-f]+):\d+( >)", r"\1:N\2"),  # a hash of the inner flow, with a seed that differs from boot to boot
     (r"(conntrack [SD]NAT [\d.:a-f]+):\d+( > [\d.:a-f]+):\d+", r"\1:N\2:N"),
 )
 
