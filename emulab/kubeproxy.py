@@ -303,6 +303,22 @@ def plan(cluster: Cluster, bridged: Collection[str]) -> State:
     return state
 
 
+def udp_endpoints(cluster: Cluster) -> dict[tuple[str, int], frozenset[str]]:
+    """By each address and port at which a Service takes UDP ("" for a node port), the addresses that serve it.
+
+    Without connections UDP has no end that conntrack could see, so kube-proxy lets entries go that lead to any other address
+    (pkg/proxy/conntrack/cleanup.go); TCP to an endpoint that left lives on.
+    """
+    backends, found = Backends(cluster), dict[tuple[str, int], frozenset[str]]()
+    for service in cluster.topology.objects.services:
+        for port in service.ports if service.addresses else ():
+            if port.protocol == "udp":
+                serving = frozenset(str(one.address) for one in backends.of(service, port) if one.ready)
+                found.update({(str(address), port.port): serving for address in (*service.addresses, *service.balancer)})
+                found.update({("", port.node_port): serving} if port.node_port else {})
+    return found
+
+
 def primary(topology: Topology, node: str, family: int) -> IPAddress | None:
     """A node's own address on its uplink, where its node ports are open."""
     address = topology.underlay_address(node, family)
