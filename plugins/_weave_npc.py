@@ -192,8 +192,8 @@ def named_ports(policy: Policy) -> list[str]:
     """Where a policy names ports by name, which weave-npc does not know: ``ingress[0].ports[0]``."""
     found = []
     for rule in (*policy.ingress, *policy.egress):
-        where = re.split(r"\.(?:from|to|ports)\b", rule.origin)[0]
-        found += [f"{where}.ports[{place}]" for place, port in enumerate(rule.destination.ports) if port.name]
+        if any(port.name for port in rule.destination.ports):
+            found.append(re.sub(r"\.(?:from|to)\[\d+\]", "", rule.origin))  # the ports of a rule are the same for all peers
     return list(dict.fromkeys(found))
 
 
