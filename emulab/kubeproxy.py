@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from emulab.endpoints import Backend, Backends
 from emulab.errors import InputError
-from emulab.model import Cluster, IPAddress, Topology
-from emulab.objects import Service, ServicePort
+from emulab.model import Cluster, IPAddress, IPNetwork, Topology
+from emulab.objects import SERVICE_CIDRS, Service, ServicePort
 from emulab.state import KernelObject, NftTable, State, Sysctl
 
 TABLE = "kube-proxy"
 MASQUERADE = "mark set mark or 0x4000"
-SERVICE_CIDRS = {4: ipaddress.ip_network("10.96.0.0/12"), 6: ipaddress.ip_network("fd00:10:96::/112")}  # kubeadm's, kind's
 _LONGEST = 240  # bytes of a name without its prefix: chainNameBaseLengthMax
 _AT_ONCE = 500  # elements in one command
 _FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
@@ -249,7 +247,7 @@ class KubeProxy:
         port = "inet_proto . inet_service : verdict"
         words = {"ip": ip, "kind": kind, "key": f"{kind} . {port}", "port": port, "pods": pods, "masquerade": MASQUERADE}
         declared = _SETS.format(**words).splitlines()
-        rules = _RULES.format(**words, services=SERVICE_CIDRS[family]).splitlines()
+        rules = _RULES.format(**words, services=_services(family)).splitlines()
         elements: dict[str, dict[str, None]] = {"nodeport-ips": {str(own): None} if own else {}, "hairpin-connections": {}}
         for one in self._ports[family]:
             part = self._part(one, node, own)
@@ -291,7 +289,7 @@ def plan(cluster: Cluster, bridged: Collection[str]) -> State:
     if not topology.objects.services:
         return {}
     for net in (*topology.pod_cidrs, *(subnet for segment in topology.segments for subnet in segment.subnets)):
-        services = SERVICE_CIDRS[net.version]
+        services = _services(net.version)
         if net.overlaps(services):
             raise InputError(f"{net} overlaps {services}, from which Services have their addresses")
     proxy, keys = KubeProxy(cluster), {4: "ip", 6: "ip6"}
@@ -331,6 +329,10 @@ def named(name: str) -> str:
     digest = base64.b32encode(hashlib.sha256(name.encode()).digest()).decode()[:8]
     whole = f"{digest}-{name}"
     return whole if len(whole) <= _LONGEST else f"{whole[: _LONGEST - 3]}..."
+
+
+def _services(family: int) -> IPNetwork:
+    return next(cidr for cidr in SERVICE_CIDRS if cidr.version == family)
 
 
 def _pods(topology: Topology, family: int) -> str:
