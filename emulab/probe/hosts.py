@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from emulab.kernel.namespaces import Namespace, entered
@@ -37,7 +37,10 @@ TOO_BIG = "packet too big"
 
 
 class Host:
-    """Sockets in one namespace, registered with a shared epoll object under the handlers that serve them."""
+    """Sockets in one namespace, registered with a shared epoll object under the handlers that serve them.
+
+    With ``serve`` it answers at ``port``, and in any case at ``more`` (protocol, port).
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Host:
         report: Report,
         on_icmp: Callable[[IcmpError], None],
         port: int = PORT,
+        more: Collection[tuple[str, int]] = (),
     ) -> None:
         self._namespace, self._poller, self._round, self._report, self._on_icmp = (
             namespace,
@@ -65,7 +69,12 @@ class Host:
             for family in families:
                 self._open_raw(family)
                 if serve:
-                    self._serve(family, port)
+                    for protocol in ("udp", "tcp"):
+                        self._serve(family, protocol, port)
+                for protocol, number in more:
+                    if not (serve and number == port):
+                        with contextlib.suppress(OSError):  # who has it already answers (`emulab.serving`), or will be missed
+                            self._serve(family, protocol, number)
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -101,20 +110,20 @@ class Host:
                 if error:
                     self._on_icmp(error._replace(text=f"{error.text}, by {sender[0]}"))
 
-    def _serve(self, family: int, port: int) -> None:
-        """Echo servers on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen."""
-        datagrams = self._socket(family, socket.SOCK_DGRAM)
-        listener = self._socket(family, socket.SOCK_STREAM)
-        for server in (datagrams, listener):
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == 6:
-                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            server.bind(("" if family == 4 else "::", port))
+    def _serve(self, family: int, protocol: str, port: int) -> None:
+        """An echo server on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen."""
+        server = self._socket(family, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == 6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.bind(("" if family == 4 else "::", port))
+        if protocol == "tcp":
+            server.listen(4096)
+            self._poller.add(server, lambda: self._accept(server))
+            return
         level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
-        datagrams.setsockopt(level, option, 1)
-        listener.listen(4096)
-        self._poller.add(datagrams, lambda: echo(datagrams, lambda data, *_: payload.answer(data)))
-        self._poller.add(listener, lambda: self._accept(listener))
+        server.setsockopt(level, option, 1)
+        self._poller.add(server, lambda: echo(server, lambda data, *_: payload.answer(data)))
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
