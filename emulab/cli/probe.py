@@ -22,6 +22,7 @@ def command(format_: str, lab: str | None, **wanted: Any) -> int:
       emulab probe --from a1
       emulab probe --from a1 --to b1 --to c1 --protocol udp --count 3
       emulab probe --from a1 --to internet --format json
+      emulab probe --from a1 --to svc/web
       emulab probe --from a1 --to c1 --protocol icmp --family 4 --size 1451
     """
     with connect(lab) as client:

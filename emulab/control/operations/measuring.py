@@ -73,7 +73,7 @@ def _probing(
     _check_probe(cluster.topology.families, protocols or [], families or [], port, size, timeout)
     if not 1 <= count <= 1000 or taps not in ("every", "ends"):
         raise InputError("count: 1 to 1000, taps: every or ends expected")
-    here = [resolve(cluster, name, others=False) for name in sources] if sources else None
+    here = [OUTSIDE_HOST if name == OUTSIDE_HOST else resolve(cluster, name, others=False) for name in sources or ()] or None
     there = [services.find(cluster, name) or resolve(cluster, name) for name in destinations] if destinations else None
     for name in here or ():
         _present(live.lab.design, name)
@@ -131,7 +131,7 @@ def trace(
     live: LiveLab,
     source: str,
     destination: str,
-    protocol: str = "icmp",
+    protocol: str | None = None,
     family: int | None = None,
     port: int | None = None,
     size: int | None = None,
@@ -146,9 +146,10 @@ def trace(
     from emulab.report import trace_json, trace_mermaid, trace_pcapng, trace_text
 
     lab = live.lab
-    here, there = resolve(lab.cluster, source, others=False), resolve(lab.cluster, destination)
+    here = OUTSIDE_HOST if source == OUTSIDE_HOST else resolve(lab.cluster, source, others=False)
+    there = services.find(lab.cluster, destination) or resolve(lab.cluster, destination)
     _present(lab.design, here)
-    _check_probe(lab.cluster.topology.families, [protocol], [family] if family else [], port, size, timeout)
+    _check_probe(lab.cluster.topology.families, [protocol] if protocol else [], [family] if family else [], port, size, timeout)
     frames: list[Any] = []
     with live.turn():
         options = {"family": family, "protocol": protocol, "port": port, "size": size, "timeout": timeout}
