@@ -1,7 +1,8 @@
 """kube-proxy in its nftables mode: how a node turns addresses of Services into those of their endpoints.  Pure.
 
 Chains, sets and their names are those of Kubernetes 1.36 (pkg/proxy/nftables/proxier.go): a packet finds its Service in one
-look into a map, however many there are, and the Service's chain draws one of the endpoints.  What arrives at an endpoint has
+look into a map, however many there are, and the Service's chain draws one of the endpoints.  (Where there are more than a
+thousand ports of Services, many share a map of endpoints: see `_sharing`.)  What arrives at an endpoint has
 its client's own address, but where the answer would miss this node: from outside of the pods' network to a Service's
 address, through node ports and load balancers of policy Cluster, and from a pod to itself.
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 from emulab.endpoints import Backend, Backends
@@ -24,6 +25,9 @@ TABLE = "kube-proxy"
 MASQUERADE = "mark set mark or 0x4000"
 _LONGEST = 240  # bytes of a name without its prefix: chainNameBaseLengthMax
 _AT_ONCE = 500  # elements in one command
+_MANY = 1000  # ports of Services, above which their endpoints share one map
+_BLOCK = 1024  # keys of that map
+SHARED = "service-endpoints"
 _FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 
 _SETS = """\
@@ -78,22 +82,69 @@ service-endpoints-check {ip} daddr . meta l4proto . th dport vmap @no-endpoint-s
 
 @dataclass
 class _Part:
-    """What a port of a Service adds to a table: sets and chains, rules of theirs, and elements by the set they are in."""
+    """What ports of Services add to a table: sets and chains, rules of theirs, and elements by the set they are in."""
 
     declared: list[str] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
     elements: list[tuple[str, str]] = field(default_factory=list)
 
+    def commands(self, where: str) -> tuple[list[str], list[str], list[str]]:
+        """The same as nft commands: declarations, rules, elements."""
+        members: dict[str, dict[str, None]] = {}
+        for name, element in self.elements:
+            members.setdefault(name, {})[element] = None
+        declared = [f"add {what} {where} {rest}" for what, _, rest in (words.partition(" ") for words in self.declared)]
+        filled = [
+            f"add element {where} {name} {{ {', '.join(some)} }}"
+            for name, found in members.items()
+            for some in _batches([*found])
+        ]
+        return declared, [f"add rule {where} {rule}" for rule in self.rules], filled
+
+
+@dataclass(frozen=True)
+class _Backing:
+    """The endpoints of a port that get new connections: ``texts`` has them as ``address . port``."""
+
+    endpoints: tuple[Backend, ...]
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(f"{one.address} . {one.port}" for one in self.endpoints)
+
+    @cached_property
+    def on(self) -> dict[str, list[int]]:
+        """The places of those on each node."""
+        found: dict[str, list[int]] = {}
+        for place, one in enumerate(self.endpoints):
+            found.setdefault(one.node, []).append(place)
+        return found
+
+    def hairpins(self, node: str, protocol: str) -> Iterator[str]:
+        """Endpoints on ``node`` that may reach themselves, as keys of the set."""
+        for place in self.on.get(node, ()):
+            address, _, port = self.texts[place].partition(" . ")
+            yield f"{address} . {address} . {protocol} . {port}"
+
 
 @dataclass(frozen=True)
 class _Port:
-    """One port of a Service in one family, with the endpoints that get new connections; ``pods`` is the pods' network."""
+    """One port of a Service in one family, and what is behind it; ``pods`` is the pods' network.
+
+    ``shared`` is the map in which its endpoints begin at ``first``, after them those of policy Local; "": it has its own.
+    """
 
     service: Service
     port: ServicePort
     family: int
-    endpoints: tuple[Backend, ...]
+    backing: _Backing
     pods: str
+    shared: str = ""
+    first: int = 0
+
+    @property
+    def endpoints(self) -> tuple[Backend, ...]:
+        return self.backing.endpoints
 
     @cached_property
     def base(self) -> str:
@@ -126,21 +177,16 @@ class _Port:
         """The key of a map for one of its addresses."""
         return f"{address} . {self.port.protocol} . {self.port.port}"
 
-    def hairpins(self, node: str) -> Iterator[str]:
-        """Endpoints on ``node`` that may reach themselves, as keys of the set."""
-        for one in self.endpoints:
-            if one.node == node:
-                yield f"{one.address} . {one.address} . {self.port.protocol} . {one.port}"
-
-    def part(self, node: str, own: IPAddress | None) -> _Part:
-        """What a node, whose address is ``own``, does with it."""
-        part, service = _Part(), self.service
-        local = tuple(one for one in self.endpoints if one.node == node)
+    def add(self, part: _Part, node: str, own: IPAddress | None) -> None:
+        """Add what a node, whose address is ``own``, does with it."""
+        service = self.service
+        places = self.backing.on.get(node, ())
+        local = tuple(self.endpoints[place] for place in places)
         whole, near = f"service-{self.base}", f"local-{self.base}"
         if self.endpoints and self.cluster_policy:
-            self._choose(part, whole, self.endpoints)
+            self._choose(part, whole, range(len(self.endpoints)))
         if local and self.local_policy:
-            self._choose(part, near, local)
+            self._choose(part, near, places)
         if service.affinity:
             for one in self.endpoints if self.cluster_policy else local:
                 self._remember(part, one)
@@ -154,7 +200,6 @@ class _Port:
                     part.elements.append(("no-endpoint-services", self._refusal(self.at(address))))
         if self.external:
             self._expose(part, local, own)
-        return part
 
     def _refusal(self, key: str) -> str:
         """Without any endpoint: reject; with none that the policy allows: drop."""
@@ -192,19 +237,25 @@ class _Port:
             part.rules.append(f"firewall-{self.base} {ip} saddr != {{ {', '.join(allowed)} }} drop")
             part.elements += [("firewall-ips", f"{self.at(a)} : goto firewall-{self.base}") for a in self.balancers]
 
-    def _choose(self, part: _Part, chain: str, endpoints: tuple[Backend, ...]) -> None:
+    def _choose(self, part: _Part, chain: str, places: Sequence[int]) -> None:
         """A chain that draws one of the endpoints; with session affinity the one that the client had before."""
         part.declared.append(f"chain {chain}")
-        ip, number = _FAMILIES[self.family][0], len(endpoints)
+        ip, number = _FAMILIES[self.family][0], len(places)
         if self.service.affinity:
-            names = [self._endpoint(one) for one in endpoints]
+            names = [self._endpoint(self.endpoints[place]) for place in places]
             part.rules += [f"{chain} {ip} saddr @affinity-{name} goto endpoint-{name}" for name in names]
             drawn = ", ".join(f"{place} : goto endpoint-{name}" for place, name in enumerate(names))
             part.rules.append(f"{chain} numgen random mod {number} vmap {{ {drawn} }}")
+            return
+        if not self.shared:
+            drawn = ", ".join(f"{index} : {self.backing.texts[place]}" for index, place in enumerate(places))
+            where = f"map {{ {drawn} }}"
         else:
-            drawn = ", ".join(f"{place} : {one.address} . {one.port}" for place, one in enumerate(endpoints))
-            dnat = f"dnat {ip} to numgen random mod {number} map {{ {drawn} }}"
-            part.rules.append(f"{chain} meta l4proto {self.port.protocol} {dnat}")
+            first = self.first + (_blocks(len(self.endpoints)) * _BLOCK if chain.startswith("local-") else 0)
+            texts = self.backing.texts
+            part.elements += [(self.shared, f"{first + index} : {texts[place]}") for index, place in enumerate(places)]
+            where = f"offset {first} map @{self.shared}"
+        part.rules.append(f"{chain} meta l4proto {self.port.protocol} dnat {ip} to numgen random mod {number} {where}")
 
     def _remember(self, part: _Part, one: Backend) -> None:
         """An endpoint of a Service with session affinity: its clients, and the way to it."""
@@ -224,53 +275,60 @@ class KubeProxy:
     """The tables of all nodes of one cluster; what all nodes have in common is made once."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._topology, backends = cluster.topology, Backends(cluster)
-        self._ports: dict[int, list[_Port]] = {}
-        self._common: dict[int, _Part] = {}
+        self._topology, self._backends = cluster.topology, Backends(cluster)
+        self._backings: dict[tuple[int, int], _Backing] = {}
+        self._common: dict[int, tuple[list[str], list[str], list[str]]] = {}
+        self._unlike: dict[int, list[_Port]] = {}
+        self._behind: dict[int, dict[tuple[int, str], _Backing]] = {}
         for family in cluster.topology.families:
-            pods = _pods(cluster.topology, family)
-            self._ports[family] = found = []
-            for service in cluster.topology.objects.services:
-                if any(address.version == family for address in service.addresses):
-                    for port in service.ports:
-                        all_of_them = backends.of(service, port)
-                        ready = (one for one in all_of_them if one.ready and one.address.version == family)
-                        found.append(_Port(service, port, family, tuple(dict.fromkeys(ready)), pods))
+            ports = list(self._ports(family))
+            if len(ports) > _MANY:
+                ports = list(_sharing(ports))
+            self._unlike[family] = [one for one in ports if not one.alike]
+            self._behind[family] = {(id(one.backing), one.port.protocol): one.backing for one in ports}
+            ip, part = _FAMILIES[family][0], _Part()
+            for shared, protocol in {one.shared: one.port.protocol for one in ports if one.shared}.items():
+                typed = f"typeof numgen random mod 1 : {ip} daddr . {protocol} dport"  # nft has no name for this type
+                part.declared.append(f'map {shared} {{ {typed} ; comment "endpoints of many services" ; }}')
+            for one in ports:
+                if one.alike:
+                    one.add(part, "", None)
+            self._common[family] = part.commands(f"{ip} {TABLE}")
+
+    def _ports(self, family: int) -> Iterator[_Port]:
+        pods = _pods(self._topology, family)
+        for service in self._topology.objects.services:
+            if any(address.version == family for address in service.addresses):
+                for port in service.ports:
+                    yield _Port(service, port, family, self._backing(service, port, family), pods)
+
+    def _backing(self, service: Service, port: ServicePort, family: int) -> _Backing:
+        """One object for all ports that lead to the same endpoints."""
+        found = self._backends.of(service, port)
+        key = (id(found), family)
+        if key not in self._backings:
+            ready = (one for one in found if one.ready and one.address.version == family)
+            self._backings[key] = _Backing(tuple(dict.fromkeys(ready)))
+        return self._backings[key]
 
     def tables(self, node: str) -> tuple[NftTable, ...]:
         """One per family of the pods' network."""
-        return tuple(self._table(node, family) for family in self._ports)
+        return tuple(self._table(node, family) for family in self._common)
 
     def _table(self, node: str, family: int) -> NftTable:
         ip, kind = _FAMILIES[family]
         own, pods = primary(self._topology, node, family), _pods(self._topology, family)
         port = "inet_proto . inet_service : verdict"
         words = {"ip": ip, "kind": kind, "key": f"{kind} . {port}", "port": port, "pods": pods, "masquerade": MASQUERADE}
-        declared = _SETS.format(**words).splitlines()
-        rules = _RULES.format(**words, services=_services(family)).splitlines()
-        elements: dict[str, dict[str, None]] = {"nodeport-ips": {str(own): None} if own else {}, "hairpin-connections": {}}
-        for one in self._ports[family]:
-            part = self._part(one, node, own)
-            declared += part.declared
-            rules += part.rules
-            for name, element in part.elements:
-                elements.setdefault(name, {})[element] = None
-            elements["hairpin-connections"].update(dict.fromkeys(one.hairpins(node)))
-        commands = []
-        for words_ in declared:
-            what, _, rest = words_.partition(" ")
-            commands.append(f"add {what} {ip} {TABLE} {rest}")
-        commands += [f"add rule {ip} {TABLE} {rule}" for rule in rules]
-        for name, members in elements.items():
-            commands += [f"add element {ip} {TABLE} {name} {{ {', '.join(some)} }}" for some in _batches(list(members))]
-        return NftTable(ip, TABLE, tuple(commands))
-
-    def _part(self, one: _Port, node: str, own: IPAddress | None) -> _Part:
-        if not one.alike:
-            return one.part(node, own)
-        if id(one) not in self._common:
-            self._common[id(one)] = one.part(node, own)
-        return self._common[id(one)]
+        base = _Part(_SETS.format(**words).splitlines(), _RULES.format(**words, services=_services(family)).splitlines())
+        base.elements += [("nodeport-ips", str(own))] if own else []
+        for (_, protocol), backing in self._behind[family].items():
+            base.elements += [("hairpin-connections", key) for key in backing.hairpins(node, protocol)]
+        here = _Part()
+        for one in self._unlike[family]:
+            one.add(here, node, own)
+        parts = [base.commands(f"{ip} {TABLE}"), self._common[family], here.commands(f"{ip} {TABLE}")]
+        return NftTable(ip, TABLE, tuple(command for kinds in zip(*parts, strict=True) for some in kinds for command in some))
 
 
 def tables(cluster: Cluster, node: str) -> tuple[NftTable, ...]:
@@ -333,6 +391,27 @@ def named(name: str) -> str:
 
 def _services(family: int) -> IPNetwork:
     return next(cidr for cidr in SERVICE_CIDRS if cidr.version == family)
+
+
+def _sharing(ports: list[_Port]) -> Iterator[_Port]:
+    """The same with places in shared maps, given by their names, so that they stay when others come and go.
+
+    With a map for each, ten thousand take the kernel a minute: it walks all sets of a table for each anonymous one
+    (nf_tables_set_alloc_name).  With one map for all it checks all elements for each rule (nf_tables_bind_set).
+    """
+    taken: set[tuple[str, int]] = set()
+    for one in ports:
+        digest, number = hashlib.sha256(one.base.encode()).digest(), 2 * _blocks(len(one.endpoints))
+        name = f"{SHARED}-{one.port.protocol}-{digest[0]:02x}"
+        block = int.from_bytes(digest[1:5], "big") // _BLOCK
+        while any((name, place) in taken for place in range(block, block + number)):
+            block = (block + number) % (2**22 - number)
+        taken.update((name, place) for place in range(block, block + number))
+        yield replace(one, shared=name, first=block * _BLOCK)
+
+
+def _blocks(endpoints: int) -> int:
+    return -(-endpoints // _BLOCK) or 1
 
 
 def _pods(topology: Topology, family: int) -> str:

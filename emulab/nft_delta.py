@@ -6,6 +6,7 @@ Connections, counters and packets that meet other chains notice nothing, and no 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from emulab.state import NftTable
 
@@ -19,7 +20,9 @@ class _Table:
     elements: dict[str, dict[str, None]] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=8)
 def _parse(table: NftTable) -> _Table:
+    """Kept, as the table that a change leads to is the one from which the next begins."""
     parsed = _Table()
     for command in table.rules:
         _, kind, _, _, name, *rest = command.split(" ", 5)
@@ -54,7 +57,8 @@ def delta(before: NftTable, after: NftTable) -> list[str]:
             commands += [f"add rule {where} {name} {rule}" for rule in rules]
     for verb, here, there in (("delete", old, new), ("add", new, old)):
         for name, members in here.elements.items():
-            missing = [member for member in members if member not in there.elements.get(name, {})]
+            others = there.elements.get(name, {})
+            missing = [member for member in members if member not in others] if members.keys() - others.keys() else []
             if missing and not any(key[1] == name for key in leaving if verb == "delete"):
                 commands.append(f"{verb} element {where} {name} {{ {', '.join(missing)} }}")
     # First what refers to others: maps to chains, chains to sets.

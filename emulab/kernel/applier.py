@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable
-from functools import lru_cache
 
 from emulab.diff import Changes, Diff, altered_attributes, removal
 from emulab.errors import KernelError, MachineError
@@ -36,7 +35,6 @@ from emulab.state import (
     shell_lines,
 )
 
-_TRANSACTION = 200  # nft commands: an ordinary user's socket buffer does not hold much more
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
@@ -187,23 +185,14 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
                 file.write(thing.value)
         elif isinstance(thing, NftTable):
             commands = (f"add table {thing.family} {thing.name}", *thing.rules)
-            # In one transaction where it fits: each commit waits for an RCU grace period.
-            size = _TRANSACTION if _in_user_namespace() else len(commands)
-            for start in range(0, len(commands), size):
-                _nft(namespace, thing, "\n".join(commands[start : start + size]))
+            for transaction in nftables.transactions(commands):
+                _nft(namespace, thing, transaction)
         elif isinstance(thing, Offload):
             _set_offload(thing)
         elif isinstance(thing, RateLimit):
             _shape(thing)
     except OSError as error:
         raise KernelError(namespace.name, shell_lines([thing])[0], error.strerror or str(error)) from None
-
-
-@lru_cache(maxsize=1)
-def _in_user_namespace() -> bool:
-    """Whether this is an ordinary user's sandbox, whose root is not the machine's."""
-    with open("/proc/self/uid_map") as mapping:
-        return mapping.read().split()[1:] != ["0", "4294967295"]
 
 
 def _nft(namespace: Namespace, table: NftTable, commands: str) -> None:

@@ -6,7 +6,8 @@ import ctypes
 import ctypes.util
 import json
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import Thread
@@ -15,6 +16,9 @@ from typing import Any
 from emulab.errors import MachineError
 from emulab.kernel.namespaces import Namespace, entered
 
+_NETFILTER = 12
+_LARGE = 1 << 26  # bytes: the kernel gives as much as net.core.wmem_max allows
+_BYTES = 20  # of messages that a character of a command may become: twice what was seen
 _JSON, _HANDLE = 1 << 4, 1 << 3
 
 
@@ -76,6 +80,9 @@ class Nftables:
         self._socket = _low.pop()
         os.close(self._socket)  # the library's socket takes its place
         self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
+        if _in_user_namespace():  # the library only tries what the machine's root may
+            with socket.socket(fileno=os.dup(self._socket)) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
         _library().nft_ctx_buffer_error(self._context)
         _library().nft_ctx_buffer_output(self._context)
 
@@ -113,6 +120,37 @@ class Nftables:
         finally:
             _library().nft_ctx_output_set_flags(self._context, 0)
         return listing
+
+
+def transactions(commands: Sequence[str]) -> Iterator[str]:
+    """``commands`` in as few transactions as can be sent: before each the library reads back all that is there."""
+    batch: list[str] = []
+    size = 0
+    for command in commands:
+        if size + len(command) > _room() and batch:
+            yield "\n".join(batch)
+            batch, size = [], 0
+        batch.append(command)
+        size += len(command)
+    if batch:
+        yield "\n".join(batch)
+
+
+@lru_cache(maxsize=1)
+def _room() -> float:
+    """Characters of commands whose messages surely fit into the library's socket, which only the machine's root may enlarge."""
+    if not _in_user_namespace():
+        return float("inf")
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as asked:
+        asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
+        return asked.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) / _BYTES
+
+
+@lru_cache(maxsize=1)
+def _in_user_namespace() -> bool:
+    """Whether this is an ordinary user's sandbox, whose root is not the machine's."""
+    with open("/proc/self/uid_map") as mapping:
+        return mapping.read().split()[1:] != ["0", "4294967295"]
 
 
 def run(namespace: Namespace, commands: str) -> str:
