@@ -53,7 +53,7 @@ def _document(raw: Raw, value: Any, trail: Path, ignore_unknown: bool, namespace
         refuse(raw, trail, "", (), f"an object with apiVersion and kind expected, got {_said(value)}")
     for field in ("apiVersion", "kind"):
         if not isinstance(value.get(field), str) or not value[field]:
-            refuse(raw, trail, "", (field,) if field in value else (), f"{field}: text expected, got {_said(value.get(field))}")
+            refuse(raw, trail, "", (field,), f"text expected, got {_said(value[field])}" if field in value else "required")
     api, name = value["apiVersion"], value["kind"]
     kind = KINDS.get((api, name))
     if kind is None:
