@@ -29,6 +29,8 @@ from emulab.selector import In, both
 
 KINDS = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+CONTROLLER = "endpointslice-controller.k8s.io"
 _BAND = 256  # addresses at the start of a range that are only given to those who ask (ipallocator.calculateRangeOffset)
 _AFFINITY, _LONGEST_AFFINITY = 10800, 86400  # seconds
 
