@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from emulab.errors import InputError, nearest
 from emulab.kube import scheduling, showing, syntax
+from emulab.kube.allocation import Allocator
 from emulab.kube.document import Document, Kind
 from emulab.kube.nodes import AskedNode, joined
 from emulab.kube.nodes import topology as topology_of
 from emulab.kube.pods import Asked
-from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME, Allocator
+from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME
 from emulab.model import Node, Pod, Topology
 from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
 
