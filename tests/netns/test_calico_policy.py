@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,7 +19,7 @@ from emulab import change
 from emulab.kernel import nftables
 from emulab.kernel.namespaces import entered
 from emulab.lab import Lab
-from emulab.model import Pod
+from emulab.model import IPNetwork, Pod
 from emulab.objects import EGRESS, INGRESS, ContainerPort, Namespace, Objects, Peer, Policy, PortRange, Rule, Tier
 from emulab.selector import Everything, In, Selector
 
@@ -28,6 +30,7 @@ PODS = (
     Pod("far", "node-b", labels=(("app", "client"),), ports=(ContainerPort(443, name="http"),)),
     Pod("guest", "node-b", "team", labels=(("app", "client"),)),
 )
+ANYBODY = Peer()
 NAMESPACES = (Namespace("default"), Namespace("team", (("team", "x"),)))
 PORTS = ("tcp/80", "tcp/443", "udp/53")
 TO_WEB = [(source, "web", port) for source in ("near", "far", "guest", "node-a", "node-b") for port in PORTS]
@@ -141,11 +144,11 @@ def policy(
     )
 
 
-def source(peer: Peer = Peer(), *ports: PortRange, protocol: str | None = None, action: str = "allow") -> Rule:
+def source(peer: Peer = ANYBODY, *ports: PortRange, protocol: str | None = None, action: str = "allow") -> Rule:
     return Rule(action, protocol, source=peer, destination=Peer(ports=ports), origin="ingress[0]")
 
 
-def destination(peer: Peer = Peer(), protocol: str | None = None, action: str = "allow") -> Rule:
+def destination(peer: Peer = ANYBODY, protocol: str | None = None, action: str = "allow") -> Rule:
     return Rule(action, protocol, destination=peer, origin="egress[0]")
 
 
@@ -161,9 +164,12 @@ EVERYBODY = "near far guest node-a node-b"
 OPEN = "; from web: far tcp/80, far tcp/443, far udp/53, node-a tcp/80, near tcp/80"
 ALL_OPEN = f"tcp/80: {EVERYBODY}; tcp/443: {EVERYBODY}; udp/53: {EVERYBODY}" + OPEN
 ONLY_NODE = "tcp/80: node-a; tcp/443: node-a; udp/53: node-a"  # a node's way to its own pods is not policed
-NETS = (ip_network("10.65.0.0/16"), ip_network("10.1.0.0/16"), ip_network("fd00:10:1::/48"), ip_network("192.168.0.0/16"))
 SECURITY = Tier("security", 100)
 LENIENT = Tier("lenient", 50, "pass")
+
+
+def nets(*texts: str) -> tuple[IPNetwork, ...]:
+    return tuple(map(ip_network, texts))
 
 
 def every_port(sources: str) -> str:
@@ -198,11 +204,41 @@ CASES = {
         (policy("p", source(Peer(), PortRange(name="http"), PortRange(443, 443), protocol="tcp")),),
         f"tcp/80: {EVERYBODY}; tcp/443: {EVERYBODY}; udp/53: node-a" + OPEN,
     ),
-    "a name of the other protocol": Case(
-        (policy("p", source(Peer(), PortRange(name="dns"), protocol="tcp")),), ONLY_NODE + OPEN
-    ),
+    "a name of the other protocol": Case((policy("p", source(Peer(), PortRange(name="dns"), protocol="tcp")),), ONLY_NODE + OPEN),
     "a protocol": Case(
         (policy("p", source(Peer(), protocol="udp")),), f"tcp/80: node-a; tcp/443: node-a; udp/53: {EVERYBODY}" + OPEN
+    ),
+    "a block with a hole": Case(
+        (
+            policy(
+                "p",
+                source(Peer(nets=nets("10.1.0.0/16"), not_nets=nets("10.1.2.0/24"))),
+                source(Peer(nets=nets("fd00:10:1::/56"), not_nets=nets("fd00:10:1::40/122"))),
+            ),
+        ),
+        every_port("near node-a") + OPEN,
+    ),
+    "blocks, with holes": Case(
+        (
+            policy(
+                "p",
+                source(
+                    Peer(
+                        nets=nets("10.1.0.0/16", "10.1.2.0/24", "192.168.50.0/24", "fd00:10:1::/56", "fd00:50::/64"),
+                        not_nets=nets("10.1.1.0/26", "192.168.50.2/32", "fd00:10:1::/122", "fd00:50::2/128"),
+                    )
+                ),
+            ),
+        ),
+        every_port("far guest node-a") + OPEN,
+    ),
+    "a block of one family": Case(
+        (policy("p", source(Peer(nets=nets("10.1.2.0/24")))),),
+        every_port("far(IPv4 only) guest(IPv4 only) node-a") + OPEN,
+    ),
+    "pods in a block": Case(
+        (policy("p", source(Peer(pods=CLIENT, nets=nets("10.1.2.0/24", "fd00:10:1::40/122")))),),
+        every_port("far node-a") + OPEN,
     ),
     "egress to a named port": Case(
         (policy("p", destination(Peer(ports=(PortRange(name="http"),)), "tcp"), directions=(EGRESS,)),),
@@ -265,7 +301,9 @@ CASES = {
         (SECURITY,),
     ),
     "pass after the last tier leads to the profiles": Case(
-        (policy("s", source(Peer(pods=CLIENT), action="pass"), tier="security"),), every_port("near far node-a") + OPEN, (SECURITY,)
+        (policy("s", source(Peer(pods=CLIENT), action="pass"), tier="security"),),
+        every_port("near far node-a") + OPEN,
+        (SECURITY,),
     ),
     "a tier that lets pass": Case(
         (policy("s", source(Peer(pods=CLIENT), action="deny"), tier="lenient"),),
@@ -333,3 +371,174 @@ def test_who_reaches_whom(setting: str, in_lab: Callable[..., Any]) -> None:
     assert {name: found[name] for name in expected} == expected
     assert found["drift"] == ""
     assert found["in the end"] == ALL_OPEN
+
+
+ALLOWED = policy("p", source(Peer(pods=CLIENT), PortRange(1, 100)))
+
+
+def test_labels_and_policies_change_while_they_are_in_force(in_lab: Callable[..., Any]) -> None:
+    def check(lab: Lab) -> list[str]:
+        prober = Prober(lab)
+        found = []
+
+        def sources() -> None:
+            good = prober.passed(checks([(source, "web", "tcp/80") for source in ("near", "far", "guest", "node-b")]))
+            found.append(" ".join(dict.fromkeys(f"{one.source}" for one in sorted(good))))
+
+        allowed = policy("p", source(Peer(pods=CLIENT)))
+        under(lab, (allowed,))
+        sources()
+        other = tuple(replace(pod, labels=(("app", "other"),)) if pod.name == "far" else pod for pod in PODS)
+        under(lab, (allowed,), pods=other)  # a client is none any more
+        sources()
+        unselected = tuple(replace(pod, labels=()) if pod.name == "web" else pod for pod in PODS)
+        under(lab, (allowed,), pods=unselected)  # the policy selects nobody
+        sources()
+        under(lab, (allowed,))
+        teams = policy("p", source(Peer(namespaces=TEAM)))
+        under(lab, (teams,))  # another rule
+        sources()
+        lab.change(change.reshape(lab.design, PODS, Objects(policies=(teams,))))  # the namespace has lost its label
+        sources()
+        under(lab, ())
+        sources()
+        return found
+
+    found = in_lab("flat", "calico", check)
+    assert found == ["far near", "near", "far guest near node-b", "guest", "", "far guest near node-b"]
+
+
+def test_an_established_connection_outlives_a_new_policy(in_lab: Callable[..., Any]) -> None:
+    def check(lab: Lab) -> tuple[bytes, bytes, set[Check], set[Check]]:
+        under(lab, ())
+        prober = Prober(lab)
+        wanted = Check("far", "web", "tcp/80", 4)
+        listener = prober.listen(wanted)
+        client = prober.connect(wanted)
+        listener.settimeout(2)
+        server, _ = listener.accept()
+        for one in (client, server):
+            one.settimeout(2)
+        under(lab, (policy(), policy("out", selects=CLIENT, directions=(EGRESS,))))
+        client.send(b"request")
+        heard = server.recv(100)
+        server.send(b"reply")
+        answered = client.recv(100)
+        listener.setblocking(False)
+        denied = prober.passed([wanted])
+        under(lab, ())
+        return heard, answered, denied, prober.passed([wanted])
+
+    heard, answered, denied, allowed = in_lab("flat", "calico", check)
+    assert (heard, answered) == (b"request", b"reply")
+    assert denied == set()
+    assert allowed == {Check("far", "web", "tcp/80", 4)}
+
+
+class Newcomers(threading.Thread):
+    """A new UDP flow every few milliseconds, from a port of its own, so that policy decides on each packet."""
+
+    def __init__(self, prober: Prober, check: Check) -> None:
+        super().__init__()
+        self._prober, self._check, self._over = prober, check, threading.Event()
+        self._listener = prober.listen(check)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.sent = 0
+
+    def run(self) -> None:
+        while not self._over.wait(0.002):
+            self._prober.connect(self._check).close()
+            self.sent += 1
+
+    def lost(self) -> int:
+        """End it; how many did not arrive."""
+        self._over.set()
+        self.join()
+        arrived, deadline = 0, time.monotonic() + DEADLINE
+        while arrived < self.sent and time.monotonic() < deadline:
+            with suppress(BlockingIOError):
+                self._listener.recv(200)
+                arrived += 1
+        return self.sent - arrived
+
+
+def test_a_change_disturbs_nobody_else(in_lab: Callable[..., Any]) -> None:
+    def check(lab: Lab) -> dict[str, Any]:
+        kept = policy("kept", source(Peer(pods=CLIENT), PortRange(53, 53), protocol="udp"))
+        other = policy("other", selects=In("app", ("client",)))
+        pods = (*PODS, Pod("late", "node-a", labels=(("app", "client"),)))
+        steps = [((kept, other), PODS), ((kept, other), pods), ((kept, ALLOWED), pods), ((kept,), PODS)]
+        under(lab, (kept,))
+        prober = Prober(lab)
+        flows = [Newcomers(prober, Check("far", "web", "udp/53", family)) for family in (4, 6)]
+        for flow in flows:
+            flow.start()
+        for policies, there in steps * 3:
+            under(lab, policies, pods=there)
+        undisturbed = [flow.lost() for flow in flows]
+        victim = Newcomers(prober, Check("far", "web", "udp/53", 4))
+        victim.start()
+        under(lab, (policy("kept"),))
+        seen = victim.sent
+        while victim.sent < seen + 20:
+            time.sleep(0.001)
+        under(lab, (kept,))
+        return {"lost": undisturbed, "sent": min(flow.sent for flow in flows), "denied": victim.lost()}
+
+    found = in_lab("flat", "calico", check)
+    assert found["lost"] == [0, 0]
+    assert found["sent"] > 50
+    assert found["denied"] >= 20
+
+
+def rules(lab: Lab) -> dict[str, int]:
+    """The rules of node-a's table with their handles, and how many packets they have counted."""
+    with entered(lab.namespaces["node-a"].net), nftables.Nftables() as nft:
+        lines = [line.strip() for line in nft.listing().splitlines() if " # handle " in line]
+    found = {}
+    for line in lines:
+        counted = re.search(r"counter packets (\d+) bytes \d+ ?", line)
+        if counted:
+            found[line.replace(counted[0], "")] = int(counted[1])
+    return found
+
+
+def test_other_labels_touch_only_elements_of_sets(in_lab: Callable[..., Any]) -> None:
+    """Rules keep their handles and counters, and whoever reads them finds the policy's place in the comment."""
+
+    def check(lab: Lab) -> tuple[dict[str, int], dict[str, int]]:
+        under(lab, (ALLOWED,))
+        prober = Prober(lab)
+        prober.passed(checks([("near", "web", "tcp/80"), ("guest", "web", "tcp/80")]))
+        before = rules(lab)
+        other = tuple(replace(pod, labels=()) if pod.name == "far" else pod for pod in PODS)
+        under(lab, (ALLOWED,), pods=other)
+        return before, rules(lab)
+
+    before, after = in_lab("flat", "calico", check)
+    assert before == after
+    counted = {re.search(r'comment "(.*)"', rule)[1]: number for rule, number in before.items() if number}  # type: ignore[index]
+    assert counted == {
+        "default|default/p|ingress|ingress[0]": 1,
+        "End of tier default. Drop if no policies passed packet": 1,
+    }
+
+
+def test_many_policies_at_once(in_lab: Callable[..., Any]) -> None:
+    """More than one netlink message of an ordinary user holds."""
+
+    def check(lab: Lab) -> tuple[str, str]:
+        prober = Prober(lab)
+        many = [
+            policy(f"p{number}", *(source(Peer(pods=CLIENT), PortRange(1000 + port, 1000 + port)) for port in range(10)))
+            for number in range(100)
+        ]
+        under(lab, (*many, ALLOWED))
+        found = said(prober.passed(checks()))
+        under(lab, ())
+        return found, said(prober.passed(checks()))
+
+    assert in_lab("flat", "calico", check) == (
+        "tcp/80: near far node-a; tcp/443: node-a; udp/53: near far node-a" + OPEN,
+        ALL_OPEN,
+    )
