@@ -23,6 +23,7 @@ from emulab.model import SWITCHES, Cluster, Endpoint
 from emulab.planning import Design
 from emulab.probe import neighbours
 from emulab.result import RunResult
+from emulab.serving.responder import Responder
 from emulab.state import Bridge, Device, FdbEntry, State, Up, Veth, Vxlan
 from emulab.verification import Probing, Verification, tunnel_ports
 
@@ -44,6 +45,8 @@ class Lab:
         self._release = ExitStack()
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
+        self.responder = Responder()
+        self._release.callback(self.responder.close)
         self._round = int(time.time()) & 0x3FFF
         self._primed: Design | None = None
 
@@ -87,6 +90,7 @@ class Lab:
         with self.phase("data plane"):
             applier.add(self.namespaces, self.plan)
             self.wait_until_up()
+        self.responder.follow(self.namespaces, self.cluster)
 
     def change(self, after: Design) -> Diff:
         """Bring the kernel to another design; returns what was changed.  When the kernel refuses, all is put back."""
@@ -102,12 +106,14 @@ class Lab:
             self._leave(changes.new, endpoints)
             self.namespaces.remove(changes.new)
             self.repair()
+            self.responder.follow(self.namespaces, before.cluster)
             raise
         self.namespaces.remove(changes.gone)
         self.design = after
         underlay.follow(self.network, after.topology, self.namespaces)
         self._relearn(changes)
         self.wait_until_up(_both_ends(after.desired, _switched_on(changes.add)))
+        self.responder.follow(self.namespaces, after.cluster)
         if SWITCHES in changes.touched:  # whoever asked for a MAC when nobody could answer would wait for seconds
             for name in self.namespaces:
                 applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
@@ -177,6 +183,7 @@ class Lab:
         """Stop what runs in the namespaces that are to go, and take their names away."""
         if gone:
             self.namespaces.kill(gone)
+            self.responder.leave(gone)
         for name in gone:
             if name in endpoints and endpoints[name].node not in gone:
                 self.namespaces.unname_pods(endpoints[name].node, [endpoints[name].pod.netns])

@@ -90,7 +90,7 @@ class Host:
         self._poller.add(receiver, lambda: self._read_icmp(family, receiver))
 
     def _read_icmp(self, family: int, receiver: socket.socket) -> None:
-        for packet, sender in _datagrams(receiver):
+        for packet, sender in datagrams(receiver):
             message = packet[(packet[0] & 15) * 4 :] if family == 4 else packet
             if message[:1] in (b"\x00", b"\x81"):
                 found = payload.read(message[8:], self._round)
@@ -113,7 +113,7 @@ class Host:
         level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
         datagrams.setsockopt(level, option, 1)
         listener.listen(4096)
-        self._poller.add(datagrams, lambda: _echo(datagrams))
+        self._poller.add(datagrams, lambda: echo(datagrams, lambda data, *_: payload.answer(data)))
         self._poller.add(listener, lambda: self._accept(listener))
 
     def _accept(self, listener: socket.socket) -> None:
@@ -168,7 +168,7 @@ class Host:
             client.close()
 
     def _read_replies(self, client: socket.socket) -> None:
-        for data, _ in _datagrams(client):
+        for data, _ in datagrams(client):
             found = payload.read(data, self._round)
             if found and found[1] == payload.REPLY:
                 self._report(Answer(found[0]))
@@ -267,7 +267,7 @@ def _plain(code: int) -> str:
     return os.strerror(code).lower()
 
 
-def _datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
+def datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
     found: list[tuple[bytes, tuple[str, int]]] = []
     while len(found) < 1024:
         try:
@@ -279,8 +279,11 @@ def _datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
     return found
 
 
-def _echo(server: socket.socket) -> None:
-    """Answer every datagram from the address at which it arrived (IP_PKTINFO): the port alone would not tell."""
+def echo(server: socket.socket, answer: Callable[[bytes, str, int], bytes]) -> None:
+    """Answer every datagram from the address at which it arrived (IP_PKTINFO): the port alone would not tell.
+
+    ``answer`` makes it of the datagram, its sender's address and port; an empty one is not sent.
+    """
     for _ in range(1024):
         try:
             data, control, _, sender = server.recvmsg(2048, 256)
@@ -289,8 +292,10 @@ def _echo(server: socket.socket) -> None:
         except OSError:
             continue
         back = [(level, kind, _as_source(level, value)) for level, kind, value in control]
+        told = answer(data, sender[0], sender[1])
         with contextlib.suppress(OSError):  # nobody to answer to: the flow will be missed, and told
-            server.sendmsg([payload.answer(data)], back, 0, sender)
+            if told:
+                server.sendmsg([told], back, 0, sender)
 
 
 def _as_source(level: int, packet_info: bytes) -> bytes:
