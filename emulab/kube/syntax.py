@@ -158,7 +158,9 @@ def selector(found: Document, path: Path, given: Any) -> Selector:
     return both(parts)
 
 
-_TERM = re.compile(r"\s*(?:(!)\s*([^\s!=,()]+)|([^\s!=,()]+)\s*(?:(==?|!=)\s*([^\s!=,()]*)|(?<=\s)(in|notin)\s*\(([^()]*)\))?)\s*(,|$)")
+_TERM = re.compile(
+    r"\s*(?:(!)\s*([^\s!=,()]+)|([^\s!=,()]+)\s*(?:(==?|!=)\s*([^\s!=,()]*)|(?<=\s)(in|notin)\s*\(([^()]*)\))?)\s*(,|$)"
+)
 
 
 def typed_selector(text: str) -> Selector:
