@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from itertools import count as counting
+from itertools import islice
 from typing import Any
 
 from emulab import attribution
@@ -186,7 +188,8 @@ class Verification:
         if "udp" not in probing.protocols:
             return left
         workers = mesh.threads()
-        ports = [PORT + index for index in range(workers)]
+        declared = {port.number for endpoint in endpoints for port in endpoint.pod.ports if port.protocol == "udp"}
+        ports = list(islice((port for port in counting(PORT) if port not in declared), workers))
         dports = [ports[i] for i in range(workers) for _ in mesh.share(len(endpoints), i, workers)]
         for family in self._families:
             sport = source_port(self.round_, family)
