@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-import dns.message  # noqa: F401  (an ordinary user may not be able to read this interpreter's folders)
+# An ordinary user may not be able to read this interpreter's folders.
+import scapy.layers.inet
+import scapy.layers.inet6  # noqa: F401
 
 from emulab import registry
 from emulab.kernel.namespaces import entered
