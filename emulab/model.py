@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Union
 
 from emulab.errors import InputError
-from emulab.objects import ContainerPort, Objects
+from emulab.objects import ContainerPort, Manifest, Objects
 
 IPAddress = Union[IPv4Address, IPv6Address]
 IPInterface = Union[IPv4Interface, IPv6Interface]
@@ -99,6 +99,7 @@ class Pod:
     hostname: str = ""
     subdomain: str = ""
     rates: tuple[int, int] = (0, 0)
+    manifest: Manifest = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def key(self) -> str:

@@ -19,6 +19,15 @@ IPNetwork = Union[IPv4Network, IPv6Network]
 Labels = tuple[tuple[str, str], ...]
 Manifest = Mapping[str, Any]
 
+SERVICE_CIDRS: tuple[IPNetwork, ...] = (
+    IPv4Network("10.96.0.0/12"),
+    IPv6Network("fd00:10:96::/112"),
+)  # kubeadm's; a Service's own
+BALANCER_POOLS: tuple[IPNetwork, ...] = (
+    IPv4Network("198.51.100.0/24"),  # TEST-NET-2, RFC 5737
+    IPv6Network("2001:db8:1b::/64"),  # in the documentation prefix, RFC 3849
+)
+NODE_PORTS = range(30000, 32768)
 METADATA_NAME = "kubernetes.io/metadata.name"  # set by the API server on every namespace, whatever its manifest says
 INGRESS, EGRESS = "ingress", "egress"
 DEFAULT_TIER = "default"
@@ -58,11 +67,16 @@ class PodTemplate:
     node_name: str = ""
     host_network: bool = False
     annotations: Labels = ()
+    hostname: str = ""
+    subdomain: str = ""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A Deployment (``replicas`` pods) or a DaemonSet (one per node that its node selector matches)."""
+    """A Deployment (``replicas`` pods) or a DaemonSet (one per node that its node selector matches).
+
+    A pod of it whose labels ``selector`` no longer matches is nobody's, and another takes its place.
+    """
 
     kind: str
     namespace: str
@@ -70,6 +84,7 @@ class Workload:
     template: PodTemplate
     replicas: int = 1
     labels: Labels = ()
+    selector: Selector = field(default_factory=Everything)
     manifest: Manifest = field(default_factory=dict)
 
 
@@ -84,6 +99,7 @@ class HostPod:
     ports: tuple[ContainerPort, ...] = ()
     ready: bool = True
     owner: str = ""
+    manifest: Manifest = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def key(self) -> str:

@@ -10,7 +10,11 @@ Per remote block one route; per local pod one route and two chains, found throug
 ``encap`` is the pools' vxlanMode.  "never" sends packets as they are; across a router, which knows no pods, they are
 lost: the next hop is "onlink" but does not answer ARP.  "cross-subnet" encapsulates only there, "vxlan" always.
 
-Emulated is v3.31 in nftables mode, without policies, where Felix and not BIRD programs the routes (``proto 80`` instead
+Policies are enforced at both ends, the sender's egress and the receiver's ingress, when a connection begins: for what is
+established, conntrack answers.  Without a policy that selects a pod the profile of its namespace allows everything.  What a
+node sends to its own pods is never policed; what a pod sends to its own node is, by its egress (`_calico_policy`).
+
+Emulated is v3.31 in nftables mode, where Felix and not BIRD programs the routes (``proto 80`` instead
 of ``proto bird``, programClusterRoutes), with the settings of the manifests; its calculation graph appears as the
 converged result.  Left out are chains that would be empty (host endpoints, failsafes, floating IPs).  Sources in
 projectcalico/calico: cni-plugin/pkg/dataplane/linux, felix/dataplane/linux, felix/rules, felix/nftables.
@@ -29,7 +33,10 @@ from emulab.errors import InputError, nearest
 from emulab.ipam.blocks import BLOCK_LENGTH, Blocks
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPNetwork, Topology
+from emulab.objects import EGRESS, INGRESS, Policy
 from emulab.state import Address, FdbEntry, KernelObject, Neighbor, NftTable, Route, State, Up, Vxlan, merge
+
+from ._calico_policy import Policies
 
 ENCAPSULATIONS = ("never", "cross-subnet", "vxlan")
 OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP, VXLAN and the inner Ethernet header, in bytes
@@ -77,10 +84,14 @@ WORKLOAD = """
 {chain} meta mark set meta mark & 0xfffcffff
 ?{chain} udp dport {port} drop comment "VXLAN encapped packets originating in workloads"
 ?{chain} meta l4proto 4 drop comment "IPinIP encapped packets originating in workloads"
+"""
+# Where no tier has decided, the profile of the pod's namespace does.
+PROFILED = """
 {chain} jump {profile}
 {chain} meta mark & 0x00010000 == 0x00010000 return
 {chain} drop comment "Drop if no profiles matched"
 """
+PROFILE_WAY = {EGRESS: "o", INGRESS: "i"}
 PROFILE = """
 {profile} meta mark set meta mark | 0x00010000
 {profile} return
@@ -120,7 +131,11 @@ class Calico(DataPlane):
 
     def plan(self, cluster: Cluster) -> State:
         homes = {node.name: _networks(cluster, node.name) for node in cluster.nodes}
-        return merge(*(self._node(cluster, node.name, homes) for node in cluster.nodes))
+        policies = Policies(cluster)
+        return merge(*(self._node(cluster, node.name, homes, policies) for node in cluster.nodes))
+
+    def unenforced(self, policy: Policy) -> str:
+        return ""
 
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         topology, here, there = cluster.topology, source.node, destination.node
@@ -144,10 +159,10 @@ class Calico(DataPlane):
         """One figure for all pods, that of the largest overhead in use (felix/dataplane/linux/int_dataplane.go)."""
         return min(self._mtu(topology, family) for family in topology.families)
 
-    def _node(self, cluster: Cluster, node: str, homes: Mapping[str, tuple[IPNetwork, ...]]) -> State:
+    def _node(self, cluster: Cluster, node: str, homes: Mapping[str, tuple[IPNetwork, ...]], policies: Policies) -> State:
         pods = routed(cluster, node, host_end=_host_end, mtu=self._pod_mtu(cluster.topology))
         between = (*self._vteps(cluster, node), *self._routes(cluster, node, homes))
-        tables = tuple(self._table(cluster, node, family) for family in cluster.topology.families)
+        tables = tuple(self._table(cluster, node, family, policies) for family in cluster.topology.families)
         return merge({node: tuple(forwarding(cluster))}, pods, {node: between + tables})
 
     def _vteps(self, cluster: Cluster, node: str) -> Iterator[KernelObject]:
@@ -182,7 +197,7 @@ class Calico(DataPlane):
                     tunnel = cluster.gateway(peer.name, family)
                     yield Route(network, DEVICE[family], tunnel, onlink=True, mtu=mtu[family])
 
-    def _table(self, cluster: Cluster, node: str, family: int) -> NftTable:
+    def _table(self, cluster: Cluster, node: str, family: int, policies: Policies) -> NftTable:
         """Felix' table of one family; its text grows with the node's own pods, the work per packet does not."""
         topology, endpoints, tunnels = cluster.topology, cluster.endpoints_on(node), self.encap != "never"
         ip, address = ("ip", "ipv4_addr") if family == 4 else ("ip6", "ipv6_addr")
@@ -193,22 +208,29 @@ class Calico(DataPlane):
         members = {f"cali{family}0{name}": found for name, found in sets.items()}
         commands = [f"add set {ip} calico {name} {{ type {address} ; flags interval ; }}" for name in members]
         rules = [*_filled(RULES, tunnels, ip=ip, v=family, port=self.port, device=DEVICE[family])]
-        for way, end, policy in (("from", "iifname", "o"), ("to", "oifname", "i")):
+        enforced = policies.chains(endpoints, family)
+        needed = {name: policies.sets[name] for chain in enforced for name in chain.sets}
+        commands += [found.declaration for found in needed.values()]
+        for way, end, direction in (("from", "iifname", EGRESS), ("to", "oifname", INGRESS)):
             dispatch = f"filter-cali-{way}-wl-dispatch"
             commands.append(f"add map {ip} calico {dispatch} {{ type ifname : verdict ; }}")
             chains = {_host_end(endpoint): f"filter-cali-{way[0]}w-{_host_end(endpoint)}" for endpoint in endpoints}
-            profiles = {e.pod.namespace: f"filter-cali-pr{policy}-kns.{e.pod.namespace}" for e in endpoints}
+            profiles = {e.pod.namespace: f"filter-cali-pr{PROFILE_WAY[direction]}-kns.{e.pod.namespace}" for e in endpoints}
             rules += _filled(DISPATCH, way=way, end=end)
             for profile in profiles.values():
                 rules += _filled(PROFILE, profile=profile)
             for chain, endpoint in zip(chains.values(), endpoints, strict=True):
-                profile = profiles[endpoint.pod.namespace]
-                rules += _filled(WORKLOAD, way == "from", chain=chain, port=self.port, profile=profile)
+                rules += _filled(WORKLOAD, way == "from", chain=chain, port=self.port)
+                rules += [f"{chain} {step}" for step in policies.steps(endpoint, direction)]
+                rules += _filled(PROFILED, chain=chain, profile=profiles[endpoint.pod.namespace])
             members[dispatch] = [f'"{device}" : goto {chain}' for device, chain in chains.items()]
         for chain in dict.fromkeys(rule.partition(" ")[0] for rule in rules):
             hook = f" {{ type {BASE_CHAINS[chain]} ; }}" if chain in BASE_CHAINS else ""
             commands.append(f"add chain {ip} calico {chain}{hook}")
+        commands += [chain.declaration for chain in enforced]
         commands += [f"add rule {ip} calico {rule}" for rule in rules]
+        commands += [rule for chain in enforced for rule in chain.rules]
+        commands += [found.elements for found in needed.values() if found.elements]
         commands += [f"add element {ip} calico {name} {{ {', '.join(m)} }}" for name, m in members.items() if m]
         return NftTable(ip, "calico", tuple(commands))
 

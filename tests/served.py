@@ -1,77 +1,82 @@
-"""Labs whose pods declare ports, and whoever asks from within a namespace."""
+"""A cluster on paper with a Service of every kind: what tests of Services have in common."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterable
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 
-# An ordinary user may not be able to read this interpreter's folders.
-import scapy.layers.inet
-import scapy.layers.inet6  # noqa: F401
+from emulab.model import OUTSIDE_HOST, Topology
+from emulab.objects import ContainerPort, EndpointSlice, HostPod, Objects, Service, ServicePort
+from emulab.selector import In
 
-from emulab import registry
-from emulab.kernel.namespaces import entered
-from emulab.lab import Lab
-from emulab.model import Pod
-from emulab.objects import ContainerPort, Objects
-from emulab.planning import design
-
-PORTS = tuple(ContainerPort(number, protocol) for protocol in ("tcp", "udp", "sctp") for number in (80, 8080))
+PLANES = ("flannel", "calico", "weave")
+NODES = {"node-a": "192.168.50.1", "node-b": "192.168.50.2", "node-c": "192.168.50.3"}
+INTERNET = "203.0.113.10"
+HTTP = ServicePort("http", "tcp", 80, 8000)
+LABELS = {"b1": "web", "c1": "web", "a2": "self", "b2": "unready", "c2": "one"}
 
 
-def lab_with(
-    plugin: str = "flannel",
-    ports: Iterable[ContainerPort] = PORTS,
-    topology: str = "flat",
-    change: Callable[[Pod], Pod] = lambda pod: pod,
-    objects: Objects | None = None,
-) -> Lab:
-    """A lab, not built yet, in which every pod declares ``ports``."""
-    plain = registry.topology(topology)
-    pods = tuple(change(replace(pod, ports=tuple(ports))) for pod in plain.pods)
-    wanted = replace(plain, pods=pods, objects=objects or Objects())
-    return Lab(design(wanted, registry.options(registry.plugin(plugin), ())))
+def selecting(app: str) -> In:
+    return In("app", (app,))
 
 
-def ask(lab: Lab, source: str, target: tuple[str, int], data: bytes | None, kind: int = socket.SOCK_STREAM) -> bytes:
-    """What is answered to ``data``; None: nothing is sent but the end."""
-    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-    with entered(lab.namespaces[source].net):
-        client = socket.socket(family, kind)
-    with client:
-        client.settimeout(5)
-        client.connect(target)
-        if data is not None:
-            client.send(data)
-        if kind == socket.SOCK_DGRAM:
-            return client.recv(4096)
-        if data is None:
-            client.shutdown(socket.SHUT_WR)
-        answer = b""
-        while more := client.recv(4096):
-            answer += more
-        return answer
+def service(name: str, address: str, app: str | None, *ports: ServicePort, **values: Any) -> Service:
+    selector = selecting(app) if app else None
+    made = Service("default", name, addresses=tuple(map(ip_address, address.split())), ports=ports or (HTTP,), selector=selector)
+    return replace(made, **values)
 
 
-def sockets_in(lab: Lab, name: str) -> int:
-    """How many of this process' sockets are in a namespace: linux/sockios.h SIOCGSKNS."""
-    import fcntl
-    import os
-
-    wanted = os.fstat(lab.namespaces[name].net).st_ino
-    return sum(_namespace_of(int(fd), fcntl.ioctl) == wanted for fd in os.listdir("/proc/self/fd"))
+def nodeport(number: int, protocol: str = "tcp") -> ServicePort:
+    return ServicePort("http", protocol, 80, 8000, number)
 
 
-def _namespace_of(fd: int, ioctl: Callable[[int, int], Any]) -> int:
-    import os
+def balanced(name: str, address: str, app: str, balancer: str, port: int, **values: Any) -> Service:
+    return service(
+        name, address, app, nodeport(port), kind="LoadBalancer", balancer=tuple(map(ip_address, balancer.split())), **values
+    )
 
-    try:
-        net = ioctl(fd, 0x894C)
-    except OSError:
-        return 0
-    try:
-        return os.fstat(net).st_ino
-    finally:
-        os.close(net)
+
+SERVICES = (
+    service(
+        "web",
+        "10.96.1.1 fd00:10:96::101",
+        "web",
+        ServicePort("named", "tcp", 80, "http"),
+        ServicePort("number", "tcp", 81, 8001),
+        ServicePort("dns", "udp", 53, 5353),
+        families=(4, 6),
+    ),
+    service("self", "10.96.1.2 fd00:10:96::102", "self", families=(4, 6)),
+    service("headless", "10.96.1.3", "web", addresses=()),
+    service("np", "10.96.1.4", "web", nodeport(30080), ServicePort("dns", "udp", 53, 5353, 30053), kind="NodePort"),
+    balanced("lb", "10.96.1.5 fd00:10:96::105", "web", "198.51.100.5 2001:db8:1::5", 30085, families=(4, 6)),
+    balanced("lb-local", "10.96.1.6", "one", "198.51.100.6", 30086, external_local=True),
+    balanced("lb-open", "10.96.1.7", "web", "198.51.100.7", 30087, source_ranges=(ip_network("203.0.113.0/25"),)),
+    balanced("lb-closed", "10.96.1.8", "web", "198.51.100.8", 30088, source_ranges=(ip_network("198.18.0.0/15"),)),
+    balanced("lb-none", "10.96.1.9", "nobody", "198.51.100.9", 30089),
+    service("sticky", "10.96.1.10", "web", affinity=10800),
+    service("int-local", "10.96.1.11", "one", internal_local=True),
+    service("none", "10.96.1.12", "nobody"),
+    service("by-hand", "10.96.1.13", None),
+    service("host", "10.96.1.14", "host"),
+    service("unready", "10.96.1.15", "unready"),
+    service("published", "10.96.1.16", "unready", publish_not_ready=True),
+    service("host-np", "10.96.1.17", "host", nodeport(30097), kind="NodePort"),
+)
+SLICES = (EndpointSlice("default", "x", "by-hand", (((ip_address(INTERNET),), True, ""),), (("http", "tcp", 8000),)),)
+
+
+def with_services(topology: Topology, services: tuple[Service, ...] = SERVICES) -> Topology:
+    ports = (ContainerPort(8000, "tcp", "http"), ContainerPort(5353, "udp", "dns"))
+    pods = tuple(
+        replace(pod, labels=(("app", LABELS.get(pod.name, "client")),), ports=ports, ready=pod.name != "b2")
+        for pod in topology.pods
+    )
+    host = (HostPod("default", "h", "node-c", (("app", "host"),)),)
+    return replace(topology, pods=pods, objects=Objects(services=services, slices=SLICES, host_pods=host))
+
+
+PORTS = (("tcp", 8000), ("tcp", 8001), ("udp", 5353))
+SERVED = [(f"default/{pod}", *port) for pod in LABELS for port in PORTS]
+SERVED += [("node-c", "tcp", 8000), (OUTSIDE_HOST, "tcp", 8000)]

@@ -47,10 +47,11 @@ _GONE = frozenset({2, 3, 19, 99})  # ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL: what 
 
 def apply(namespaces: Namespaces, changes: Diff) -> None:
     """Carry out ``changes``; namespaces named in them must exist.  Raises `KernelError` for what the kernel refuses."""
-    remove(namespaces, changes.first)
-    add(namespaces, changes.add)
-    change(namespaces, changes.change)
-    remove(namespaces, changes.remove)
+    with nftables.together():
+        remove(namespaces, changes.first)
+        add(namespaces, changes.add)
+        change(namespaces, changes.change)
+        remove(namespaces, changes.remove)
 
 
 def remove(namespaces: Namespaces, state: State) -> None:

@@ -6,7 +6,10 @@ import ctypes
 import ctypes.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from threading import Thread
 from typing import Any
 
 from emulab.errors import MachineError
@@ -40,12 +43,38 @@ def prepare() -> None:
         _low.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
+_together: list[list[int]] = []
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Nobody waits for the sockets of transactions inside to be closed.
+
+    To close one after a deletion takes an RCU grace period, 10 to 20 ms (nft_rcv_nl_event in
+    net/netfilter/nf_tables_api.c), though what was committed is in force.
+    """
+    sockets: list[int] = []
+    _together.append(sockets)
+    try:
+        yield
+    finally:
+        _together.remove(sockets)
+        if sockets:
+            Thread(target=_close, args=(sockets,), name="nftables").start()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 class Nftables:
     """One handle on the ruleset of the namespace that the calling thread is in."""
 
     def __init__(self) -> None:
         prepare()
-        os.close(_low.pop())  # the library's socket takes its place
+        self._socket = _low.pop()
+        os.close(self._socket)  # the library's socket takes its place
         self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
         _library().nft_ctx_buffer_error(self._context)
         _library().nft_ctx_buffer_output(self._context)
@@ -54,6 +83,8 @@ class Nftables:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if _together:
+            _together[-1].append(os.dup(self._socket))
         _library().nft_ctx_free(self._context)
         prepare()
 

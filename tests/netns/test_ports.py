@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sandboxed import inside
-from served import PORTS, lab_with
+from declaring import PORTS, lab_with
 
 from emulab.errors import InputError
 from emulab.kernel import nftables

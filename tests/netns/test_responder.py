@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sandboxed import inside, measured
-from served import ask, lab_with, sockets_in
+from declaring import ask, lab_with, sockets_in
 
 from emulab import change
 from emulab.kernel.namespaces import entered

@@ -1,0 +1,220 @@
+"""What follows from objects that are applied, deleted or labelled: the next pods, objects and nodes of a topology.  Pure.
+
+All or nothing: the first mistake raises `InputError`, and whoever asked still has the topology that was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from emulab.errors import InputError, nearest
+from emulab.kube import scheduling, showing
+from emulab.kube.document import Document
+from emulab.kube.nodes import AskedNode
+from emulab.kube.pods import Asked
+from emulab.kube.services import Allocator
+from emulab.model import Pod, Topology
+from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
+
+SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+class Applied(NamedTuple):
+    """The next pods and objects; ``nodes`` as they were asked for; ``results``: (title, what became of it); ``warnings``."""
+
+    pods: tuple[Pod, ...]
+    objects: Objects
+    nodes: tuple[AskedNode, ...] = ()
+    results: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def applied(topology: Topology, documents: Sequence[Document]) -> Applied:
+    """Create or replace the objects of ``documents``.  Raises `InputError` with the place of the first mistake.
+
+    Nodes that come with the documents must be in ``topology`` already: `AskedNode` says how they are wanted.
+    """
+    _once(documents)
+    _check_namespaces(topology, documents)
+    values = [(document, document.kind.convert(document)) for document in documents]
+    before = topology
+    topology = relabelled(topology, {value.node.name: value.node.labels for _, value in values if isinstance(value, AskedNode)})
+    for document, value in values:
+        if isinstance(value, (Namespace, Workload, Policy, Tier, EndpointSlice)):
+            topology = replace(topology, objects=_with(topology.objects, value))
+        elif isinstance(value, Service):
+            pass
+        elif not isinstance(value, (Asked, AskedNode)):
+            document.fail((), f"{type(value).__name__}: nothing that can be applied")
+    topology = _services(topology, [(document, value) for document, value in values if isinstance(value, Service)])
+    topology = _pods(topology, [value for _, value in values if isinstance(value, Asked)])
+    placed = scheduling.reconciled(topology)
+    after = replace(topology, pods=placed.pods, objects=replace(topology.objects, host_pods=placed.host_pods))
+    results = tuple((document.kind.title(document.name), _outcome(before, after, document)) for document in documents)
+    told = tuple(dict.fromkeys(line for document in documents for line in document.warnings))
+    nodes = tuple(value for _, value in values if isinstance(value, AskedNode))
+    return Applied(after.pods, after.objects, nodes, results, (*told, *placed.missing))
+
+
+def relabelled(topology: Topology, labels: dict[str, tuple[tuple[str, str], ...]]) -> Topology:
+    """The topology with other labels on some nodes."""
+    if not labels:
+        return topology
+    nodes = tuple(replace(node, labels=labels.get(node.name, node.labels)) for node in topology.nodes)
+    return replace(topology, nodes=nodes)
+
+
+def _once(documents: Iterable[Document]) -> None:
+    seen: dict[tuple[str, str, str, str], Document] = {}
+    for document in documents:
+        if document.key in seen:
+            first = seen[document.key]
+            document.fail((), f"the same object is in {first.raw.file}:{first.raw.line(first.trail)}")
+        seen[document.key] = document
+
+
+def namespaces(topology: Topology) -> dict[str, Namespace]:
+    """All namespaces: the system's own, those declared, and those implied by what is in them."""
+    objects = topology.objects
+    there: list[Any] = [*topology.pods, *objects.host_pods, *objects.workloads, *objects.services, *objects.slices]
+    names = {one.namespace for one in [*there, *objects.policies] if one.namespace}
+    names |= {*SYSTEM_NAMESPACES, *(one.name for one in objects.namespaces)}
+    return {name: objects.namespace(name) for name in sorted(names)}
+
+
+def _check_namespaces(topology: Topology, documents: Iterable[Document]) -> None:
+    known = {*namespaces(topology), *(one.name for one in documents if one.kind.api == "v1" and one.kind.name == "Namespace")}
+    for document in documents:
+        if document.kind.namespaced and document.namespace not in known:
+            document.fail(
+                ("metadata", "namespace"), f'namespaces "{document.namespace}" not found{_near(document.namespace, known)}'
+            )
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    hint = nearest(name, known)
+    return hint if "did you mean" in hint else ""
+
+
+_PLACES: tuple[tuple[type, str], ...] = (
+    (Namespace, "namespaces"),
+    (Workload, "workloads"),
+    (HostPod, "host_pods"),
+    (Service, "services"),
+    (EndpointSlice, "slices"),
+    (Policy, "policies"),
+    (Tier, "tiers"),
+)
+
+
+def identity(value: Any) -> tuple[str, ...]:
+    """What makes an object that object, among those of its type."""
+    api, kind = getattr(value, "api", ""), getattr(value, "kind", "") if isinstance(value, (Workload, Policy)) else ""
+    return api, kind, getattr(value, "namespace", ""), value.name
+
+
+def _with(objects: Objects, value: Any) -> Objects:
+    """The objects with one more, or with one replaced in its place."""
+    field = next(name for kind, name in _PLACES if isinstance(value, kind))
+    there = getattr(objects, field)
+    key = identity(value)
+    if any(identity(one) == key for one in there):
+        return replace(objects, **{field: tuple(value if identity(one) == key else one for one in there)})
+    return replace(objects, **{field: (*there, value)})
+
+
+def _services(topology: Topology, asked: Sequence[tuple[Document, Service]]) -> Topology:
+    """Services with everything allocated: first those who ask for something, so that nobody else takes it."""
+    if not asked:
+        return topology
+    before = {one.key: one for one in topology.objects.services}
+    allocator = Allocator(topology, before.values())
+    allocated: dict[str, Service] = {}
+    for document, value in sorted(asked, key=lambda pair: not _demanding(pair[1])):
+        allocated[value.key] = allocator.allocate(document, value, before.get(value.key))
+    new = [allocated[value.key] for _, value in asked if value.key not in before]
+    services = tuple(allocated.get(key, one) for key, one in before.items())
+    return replace(topology, objects=replace(topology.objects, services=(*services, *new)))
+
+
+def _demanding(value: Service) -> bool:
+    fixed = bool(value.addresses) or any(port.node_port for port in value.ports)
+    return fixed or bool(value.manifest.get("spec", {}).get("loadBalancerIP"))
+
+
+def _pods(topology: Topology, asked: Sequence[Asked]) -> Topology:
+    """Pods by hand, each on a node."""
+    if not asked:
+        return topology
+    before: dict[str, Pod | HostPod] = {pod.key: pod for pod in (*topology.pods, *topology.objects.host_pods)}
+    keys = {f"{one.namespace}/{one.name}" for one in asked}
+    board = scheduling.Board(topology, [pod for pod in before.values() if pod.key not in keys])
+    names = {node.name for node in topology.nodes}
+    found: dict[str, Pod | HostPod] = {}
+    for one in sorted(asked, key=lambda one: not (one.template.node_name or f"{one.namespace}/{one.name}" in before)):
+        key, template = f"{one.namespace}/{one.name}", one.template
+        was = before.get(key)
+        if template.node_name and template.node_name not in names:
+            one.document.fail(("spec", "nodeName"), f"no node '{template.node_name}'{nearest(template.node_name, names)}")
+        wanted = replace(template, node_name=template.node_name or (was.node if was else ""))
+        node = board.best(wanted)
+        if node is None:
+            one.document.fail(*_nowhere(topology, template))
+        pod = scheduling.made(template, one.namespace, one.name, node, was.owner if was else "")
+        found[key] = replace(pod, ready=was.ready if was else True, manifest=one.document.manifest)
+    everybody = [found.pop(key, pod) for key, pod in before.items()]
+    everybody += [found[f"{one.namespace}/{one.name}"] for one in asked if f"{one.namespace}/{one.name}" in found]
+    pods = tuple(pod for pod in everybody if isinstance(pod, Pod))
+    host_pods = tuple(pod for pod in everybody if isinstance(pod, HostPod))
+    return replace(topology, pods=pods, objects=replace(topology.objects, host_pods=host_pods))
+
+
+def _nowhere(topology: Topology, template: Any) -> tuple[tuple[str, ...], str]:
+    selector = ", ".join(f"{key}={value}" for key, value in template.node_selector)
+    wanted = dict(template.node_selector).items()
+    if selector and not any(wanted <= node.all_labels.items() for node in topology.nodes):
+        return ("spec", "nodeSelector"), f"no node has the labels {selector}"
+    return ("spec",), "no running node is left for it: its host ports are taken, or its nodeSelector matches none"
+
+
+def _outcome(before: Topology, after: Topology, document: Document) -> str:
+    """created, configured or unchanged: as somebody sees who looks at the object before and after."""
+    old = showing.manifest(before, document.kind, document.namespace, document.name)
+    if old is None:
+        return "created"
+    new = showing.manifest(after, document.kind, document.namespace, document.name)
+    return "unchanged" if showing.wanted(old) == showing.wanted(new or {}) else "configured"
+
+
+def deleted(topology: Topology, keys: Collection[tuple[str, str, str, str]]) -> Applied:
+    """Without those objects, (api, kind, namespace, name) each, and what goes with them: a namespace takes all that is in it."""
+    gone = {(kind, namespace, name) for _, kind, namespace, name in keys}
+    apis = {(api, kind, namespace, name) for api, kind, namespace, name in keys}
+    spaces = {name for kind, _, name in gone if kind == "Namespace"}
+    for name in sorted(spaces.intersection(SYSTEM_NAMESPACES)):
+        raise InputError(f'namespaces "{name}" is forbidden: this namespace may not be deleted')
+    objects = topology.objects
+
+    def stays(kind: str, one: Any) -> bool:
+        return one.namespace not in spaces and (kind, one.namespace, one.name) not in gone
+
+    pods = tuple(pod for pod in topology.pods if stays("Pod", pod))
+    objects = replace(
+        objects,
+        namespaces=tuple(one for one in objects.namespaces if one.name not in spaces),
+        workloads=tuple(one for one in objects.workloads if stays(one.kind, one)),
+        host_pods=tuple(one for one in objects.host_pods if stays("Pod", one)),
+        services=tuple(one for one in objects.services if stays("Service", one)),
+        slices=tuple(one for one in objects.slices if stays("EndpointSlice", one)),
+        policies=tuple(
+            one
+            for one in objects.policies
+            if one.namespace not in spaces and (one.api, one.kind, one.namespace, one.name) not in apis
+        ),
+        tiers=tuple(one for one in objects.tiers if ("Tier", "", one.name) not in gone),
+    )
+    avoid = {f"{namespace}/{name}" for kind, namespace, name in gone if kind == "Pod"}
+    placed = scheduling.reconciled(replace(topology, pods=pods, objects=objects), avoid)
+    return Applied(placed.pods, replace(objects, host_pods=placed.host_pods), warnings=placed.missing)
