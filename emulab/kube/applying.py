@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from emulab.errors import InputError, nearest
 from emulab.kube import scheduling, showing
 from emulab.kube.document import Document
-from emulab.kube.nodes import AskedNode
+from emulab.kube.nodes import AskedNode, joined
+from emulab.kube.nodes import topology as topology_of
 from emulab.kube.pods import Asked
 from emulab.kube.services import Allocator
 from emulab.model import Pod, Topology
@@ -56,6 +57,29 @@ def applied(topology: Topology, documents: Sequence[Document]) -> Applied:
     told = tuple(dict.fromkeys(line for document in documents for line in document.warnings))
     nodes = tuple(value for _, value in values if isinstance(value, AskedNode))
     return Applied(after.pods, after.objects, nodes, results, (*told, *placed.missing))
+
+
+def begun(usual: Topology, documents: Sequence[Document], named: bool) -> tuple[Topology, tuple[str, ...]]:
+    """A topology with the objects of ``documents`` in it, and the warnings.
+
+    ``usual`` is the one that the user ``named``: its nodes and pods stay, nodes of the documents join.  When none was named
+    its nodes stay, unless the documents have nodes of their own, and its pods do not.
+    """
+    asked = [
+        document.kind.convert(document) for document in documents if (document.kind.api, document.kind.name) == ("v1", "Node")
+    ]
+    if named:
+        there = {node.name for node in usual.nodes}
+        for one in asked:
+            usual = usual if one.node.name in there else joined(usual, one)
+    elif asked:
+        _once(documents)
+        usual = topology_of(asked, usual)
+    else:
+        usual = replace(usual, pods=())
+    found = applied(usual, documents)
+    topology = relabelled(usual, {one.node.name: one.node.labels for one in found.nodes})
+    return replace(topology, pods=found.pods, objects=found.objects), found.warnings
 
 
 def relabelled(topology: Topology, labels: dict[str, tuple[tuple[str, str], ...]]) -> Topology:
@@ -148,9 +172,10 @@ def _pods(topology: Topology, asked: Sequence[Asked]) -> Topology:
     """Pods by hand, each on a node."""
     if not asked:
         return topology
-    before: dict[str, Pod | HostPod] = {pod.key: pod for pod in (*topology.pods, *topology.objects.host_pods)}
+    there: list[Pod | HostPod] = [*topology.pods, *topology.objects.host_pods]
+    before = {pod.key: pod for pod in there}
     keys = {f"{one.namespace}/{one.name}" for one in asked}
-    board = scheduling.Board(topology, [pod for pod in before.values() if pod.key not in keys])
+    board = scheduling.Board(topology, [pod for key, pod in before.items() if key not in keys])
     names = {node.name for node in topology.nodes}
     found: dict[str, Pod | HostPod] = {}
     for one in sorted(asked, key=lambda one: not (one.template.node_name or f"{one.namespace}/{one.name}" in before)):

@@ -10,8 +10,6 @@ from emulab.kube.document import Document, Kind, refuse
 from emulab.kube.kinds import KINDS
 from emulab.kube.text import Path, Raw, documents
 
-_LISTS = ("List", "NamespaceList", "NodeList", "PodList", "DeploymentList", "DaemonSetList", "ServiceList", "EndpointSliceList")
-_LISTS += ("NetworkPolicyList",)
 _MOST_NAME = 253
 
 
@@ -36,7 +34,7 @@ def read(text: str, file: str, ignore_unknown: bool = False) -> list[Document]:
 def _items(raw: Raw) -> Iterator[tuple[Any, Path]]:
     """The document, or the items of a List."""
     value = raw.value
-    if isinstance(value, dict) and value.get("kind") in _LISTS and "items" in value:
+    if isinstance(value, dict) and str(value.get("kind")).endswith("List") and "items" in value:
         items = value["items"]
         if items is None:
             return

@@ -195,7 +195,7 @@ class Allocator:
         ]
         if len(set(wanted)) < len(wanted):
             found.fail(("spec", "ipFamilies"), "the same family twice")
-        given = [address.version for address in asked.addresses]
+        given: list[int] = [address.version for address in asked.addresses]
         if given and wanted and given != wanted[: len(given)]:
             found.fail(("spec", "ipFamilies"), "its families are not those of clusterIP")
         wanted = wanted if len(wanted) >= len(given) else given

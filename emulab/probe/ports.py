@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
+from itertools import islice
 from typing import NamedTuple
 
 from emulab.errors import InputError
@@ -36,12 +37,12 @@ from emulab.probe.hosts import Poller
 from emulab.probe.unlimited import unlimited_errors
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-QUIET = 0.06
+QUIET = 0.04
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ERRORS = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}  # IP_RECVERR, IPV6_RECVERR
 _MOST = 2048  # questions at once: connections are descriptors, and queues are finite
 _PER_SOCKET = 128  # answers that surely fit into one socket's queue
-_CONTROLS = 64
+_CONTROLS = 64, 3  # to let everything have its turn, and to see how long one takes
 _PORTS = 10000, 10000  # source ports: the first, how many; below those that the kernel gives out by itself
 _FIRST = 3  # source ports of a round: one for connections, one for each turn of controls, then one per socket
 _taken = 0  # source ports, of all rounds so far
@@ -171,10 +172,10 @@ class _Round:
         self._used: Counter[str] = Counter()  # source ports, by source
         self._streams = ("tcp", "sctp") if sctp.supported() else ("tcp",)
 
-    def _control(self) -> None:
+    def _control(self, most: int) -> None:
         first = len(self._questions)
         self._sending += 1
-        self._questions += self._controls()
+        self._questions += islice(self._controls(), most)
         self._controlled = set(range(first, len(self._questions)))
         self._send(self._controlled)
 
@@ -184,16 +185,14 @@ class _Round:
             check = question.check
             if (check.destination, check.protocol) not in seen and check.destination in self._namespaces:
                 seen.add((check.destination, check.protocol))
-                if len(seen) > _CONTROLS:
-                    return
                 yield _Question(check._replace(source=check.destination), question.target, question.target)
 
     def run(self, patience: float, timeout: float) -> Iterator[Outcome]:
         limit = time.monotonic() + timeout
         self._send(range(len(self._batch)))
-        for _ in range(2):
+        for most in _CONTROLS:
             sent = time.monotonic()
-            self._control()
+            self._control(most)
             self._wait(limit, lambda: bool(self._controlled))
         now = time.monotonic()
         over = min(limit, now + max(patience, 8 * (now - sent)))

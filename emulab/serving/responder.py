@@ -102,11 +102,13 @@ class Responder:
         if self._thread is not None:
             os.eventfd_write(self._ending, 1)
             self._thread.join()
+            self._thread = None
             os.close(self._ending)
         with self._lock:
             self._close(list(self._open))
         if self._epoll is not None:
             self._epoll.close()
+            self._epoll = None
 
     def serves(self, place: str, protocol: str, port: int, family: int) -> bool:
         """Whether that port is ours: who finds it taken needs no server of its own."""
