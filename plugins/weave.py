@@ -137,6 +137,18 @@ class Weave(DataPlane):
                 yield Up(device)
         if not mesh:
             yield from _relaying(cluster, node)
+        if topology.objects.services:
+            yield from (_untracked(family) for family in topology.families)
+
+
+def _untracked(family: int) -> NftTable:
+    """No netfilter sees what is in an OVS datapath.
+
+    A bridge shows it: there, what a Service has translated would be a second connection with the answers of the first, and
+    get another source port to tell them apart.
+    """
+    chain = "prerouting { type filter hook prerouting priority raw ; }"
+    return NftTable.of({4: "ip", 6: "ip6"}[family], "datapath", {chain: ('iifname "datapath" notrack',)})
 
 
 def _underlay(topology: Topology, node: str) -> IPAddress:

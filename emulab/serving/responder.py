@@ -110,11 +110,6 @@ class Responder:
             self._epoll.close()
             self._epoll = None
 
-    def serves(self, place: str, protocol: str, port: int, family: int) -> bool:
-        """Whether that port is ours: who finds it taken needs no server of its own."""
-        keys = {(one.place, one.protocol, one.port, one.family) for one in self._open}
-        return (place, protocol, port, family) in keys
-
     # Opening and closing
 
     def _listen(self, listener: Listener) -> socket.socket | None:
@@ -150,6 +145,7 @@ class Responder:
             self._thread = threading.Thread(target=self._run, args=(self._epoll,), name="responder", daemon=True)
             self._thread.start()
         self._open[listener] = namespace, sock
+        namespace.served.add((listener.protocol, listener.port, listener.family))
         if listener.protocol == "udp":
             handler = lambda: answer_datagrams(sock, listener.node, *listener.pods[0])  # noqa: E731
         elif listener.protocol == "sctp by hand":
@@ -166,7 +162,8 @@ class Responder:
             if listener in gone:
                 self._hang_up(fd)
         for listener in gone:
-            _, sock = self._open.pop(listener)
+            namespace, sock = self._open.pop(listener)
+            namespace.served.discard((listener.protocol, listener.port, listener.family))
             self._handlers.pop(sock.fileno(), None)
             sock.close()  # which takes it out of the epoll set, too
 
