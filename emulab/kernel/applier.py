@@ -21,7 +21,7 @@ from emulab.kernel import encode, nftables
 from emulab.kernel import netlink as nl
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.kernel.netlink import NetlinkError, Request
-from emulab.nft_delta import delta
+from emulab.nft_delta import delta, transactions
 from emulab.state import (
     Bridge,
     Device,
@@ -37,7 +37,7 @@ from emulab.state import (
     shell_lines,
 )
 
-_TRANSACTION = 200  # nft commands: an ordinary user's socket buffer does not hold much more
+_TRANSACTION = 200  # kilobytes, about one per nft command: an ordinary user's socket buffer does not hold much more
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
@@ -89,7 +89,8 @@ def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, a
     if _is_netlink(after):
         return encode.added(after, here)
     if isinstance(after, NftTable) and isinstance(before, NftTable):
-        _nft(here, after, "\n".join(delta(before, after)))
+        for commands in transactions(delta(before, after), _room()):
+            _nft(here, after, "\n".join(commands))
         return []
     with entered(here.net):
         _set(here, after)
@@ -191,9 +192,8 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
         elif isinstance(thing, NftTable):
             commands = (f"add table {thing.family} {thing.name}", *thing.rules)
             # In one transaction where it fits: each commit waits for an RCU grace period.
-            size = _TRANSACTION if _in_user_namespace() else len(commands)
-            for start in range(0, len(commands), size):
-                _nft(namespace, thing, "\n".join(commands[start : start + size]))
+            for some in transactions(commands, _room()):
+                _nft(namespace, thing, "\n".join(some))
         elif isinstance(thing, Offload):
             _set_offload(thing)
         elif isinstance(thing, RateLimit):
@@ -207,6 +207,11 @@ def _in_user_namespace() -> bool:
     """Whether this is an ordinary user's sandbox, whose root is not the machine's."""
     with open("/proc/self/uid_map") as mapping:
         return mapping.read().split()[1:] != ["0", "4294967295"]
+
+
+def _room() -> int | None:
+    """How much of nft's commands one transaction holds (`transactions`)."""
+    return _TRANSACTION if _in_user_namespace() else None
 
 
 def _nft(namespace: Namespace, table: NftTable, commands: str) -> None:

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
     ("selector",),
-    ("objects",),
+    ("objects", "selector_parser"),
     ("model",),
-    ("topology", "state", "ipam", "policy"),
+    ("topology", "state", "ipam", "policy", "endpoints"),
     ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
@@ -29,7 +29,7 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
-PURE += ("selector", "objects", "policy", "kube", "kubeproxy", "oracle", "zone")
+PURE += ("selector", "selector_parser", "objects", "policy", "endpoints", "kube", "kubeproxy", "oracle", "zone")
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
