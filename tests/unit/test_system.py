@@ -72,7 +72,7 @@ def test_what_somebody_made_is_used() -> None:
 
 def test_its_address_is_its_own() -> None:
     thief = replace(WEB, addresses=(ip_address("10.96.0.10"),))
-    with pytest.raises(InputError, match="default/web: 10.96.0.10 belongs to Service kube-system/kube-dns"):
+    with pytest.raises(InputError, match=r"default/web: 10\.96\.0\.10 belongs to Service kube-system/kube-dns"):
         with_dns(TOPOLOGY, TOPOLOGY.pods, Objects(services=(thief,)))
 
 
