@@ -5,18 +5,19 @@ A lab runs inside a sandbox (`emulab.kernel.sandbox`); when the process ends, th
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from emulab import mending
+from emulab import kubeproxy, mending
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
 from emulab.drift import Deviation, compare
 from emulab.errors import EmulabError, MachineError, OverloadError
-from emulab.kernel import applier, encode, nftables
+from emulab.kernel import applier, conntrack, encode, nftables
 from emulab.kernel.namespaces import Namespaces
 from emulab.kernel.observe import observe
 from emulab.model import SWITCHES, Cluster, Endpoint
@@ -111,6 +112,7 @@ class Lab:
         self.namespaces.remove(changes.gone)
         self.design = after
         underlay.follow(self.network, after.topology, self.namespaces)
+        self._forget_flows(before)
         self._relearn(changes)
         self.wait_until_up(_both_ends(after.desired, _switched_on(changes.add)))
         self.responder.follow(self.namespaces, after.cluster)
@@ -118,6 +120,20 @@ class Lab:
             for name in self.namespaces:
                 applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
         return changes
+
+    def _forget_flows(self, before: Design) -> None:
+        """Nodes let go of UDP flows through Services to endpoints that serve no longer, as kube-proxy arranges it."""
+        serving = kubeproxy.udp_endpoints(self.cluster)
+        if serving == kubeproxy.udp_endpoints(before.cluster):
+            return
+
+        def stale(entry: conntrack.Entry) -> bool:
+            sent = entry.original
+            found = serving.get((sent.destination, sent.dport), serving.get(("", sent.dport)))
+            return found is not None and entry.reply.source not in found
+
+        for node in self.design.present.nodes:
+            conntrack.forget(self.namespaces[node.name], socket.IPPROTO_UDP, stale)
 
     def drift(self) -> list[Deviation]:
         """What of the lab is not as planned: altered by hand, or broken on purpose."""

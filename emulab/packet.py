@@ -22,13 +22,20 @@ PROTOCOL_NAMES = {1: "icmp", 58: "icmp", 6: "tcp", 17: "udp"}
 
 
 class Verdict(str, Enum):
-    """How a flow ended, worst first: a flow that was both rewritten and lost counts as rewritten."""
+    """How a flow ended, worst first: a flow that was both rewritten and lost counts as rewritten.
+
+    A flow is denied when policies do not let it pass, and it did not pass.
+    """
 
     REWRITTEN = "rewritten"
     DUPLICATED = "duplicated"
     REFUSED = "refused"
     DROPPED = "dropped"
+    DENIED = "denied"
     DELIVERED = "delivered"
+
+
+LET_THROUGH, BROKEN_PROMISE = "let through", "not as promised"  # delivered, and yet not as it should be
 
 
 class Kind(str, Enum):
@@ -170,19 +177,34 @@ class Finding:
     def __str__(self) -> str:
         if self.field == "delivery":
             return f"{self.after} instead of {self.before}"
+        if self.field == "policy":
+            told = self.after if self.before == "enforced" else f"{self.after} although {self.before}"
+            return f"{told}: {self.rule}" if self.rule else told
         by = f" by {self.rule}" if self.rule and self.rule != self.after else ""
         return f"{self.field} of the {self.leg} {self.before} -> {self.after} at {self.place}{by}"
 
 
 @dataclass(frozen=True)
 class FlowResult:
-    """One flow judged.  ``translations`` are address rewrites that are no findings: the flow left the pod network."""
+    """One flow judged.
+
+    ``translations`` are address rewrites that are no findings: the flow left the pod network.  ``policy`` is what policies say
+    of it, "" where there are none.
+    """
 
     flow: Flow
     verdict: Verdict
     observations: tuple[Observation, ...] = ()
     findings: tuple[Finding, ...] = ()
     translations: tuple[Finding, ...] = ()
+    policy: str = ""
+
+    @property
+    def state(self) -> str:
+        """The verdict; of a flow that was delivered otherwise than it should be, `LET_THROUGH` or `BROKEN_PROMISE`."""
+        if any(finding.field == "policy" for finding in self.findings):
+            return LET_THROUGH
+        return BROKEN_PROMISE if self.findings and self.verdict is Verdict.DELIVERED else self.verdict.value
 
 
 @dataclass(frozen=True)

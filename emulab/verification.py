@@ -7,9 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from itertools import count as counting
+from itertools import islice
 from typing import Any
 
 from emulab import attribution
+from emulab.enforcement import Enforcement
 from emulab.errors import OverloadError
 from emulab.kernel import conntrack, counters
 from emulab.kernel.namespaces import Namespaces
@@ -72,6 +75,8 @@ class Verification:
         plane = self.design.plane
         self._result = RunResult(plane.name, plane.options(), cluster, timings=self.timings, taps=probing.taps)
         self._result.whole = probing.whole
+        self._policies = Enforcement(cluster, plane)
+        self._result.findings += self._policies.findings()
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -154,13 +159,20 @@ class Verification:
                     ends=(place_of(flow.source, nodes), place_of(flow.destination, nodes)),
                     wire=wire,
                 )
+                if self._policies.active:
+                    judged = self._policies.judge(judged)
                 self._result.flows.recorded.append(judged)
                 if self.on_progress:
                     self.on_progress(count, len(flows))
             if probing.mtu and "icmp" in probing.protocols and probing.size is None and self._flows.to_themselves():
-                sized = list(self._flows.full_size())
+                sized = list(self._flows.full_size(self._passes))
                 outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
                 self._result.mtu = [_mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
+
+    def _passes(self, source: Endpoint, destination: Endpoint, family: int) -> bool:
+        """Whether policies let an echo pass."""
+        oracle = self._policies.oracle
+        return not oracle.active or oracle.decide(source.key, destination.key, "icmp", 0, family).allowed
 
     def _mesh(self) -> list[tuple[Endpoint, Endpoint, int, str]]:
         """All pod pairs by UDP at once; returns the shapes of flow that are left to be looked at closely."""
@@ -185,11 +197,15 @@ class Verification:
         ]
         if "udp" not in probing.protocols:
             return left
-        workers = mesh.threads()
-        ports = [PORT + index for index in range(workers)]
+        workers = 1 if self._policies.active else mesh.threads()  # each has a port of its own, policies mean one
+        declared = {port.number for endpoint in endpoints for port in endpoint.pod.ports if port.protocol == "udp"}
+        if self._policies.active and PORT in declared:  # it is served already, and no other port will do
+            return left + [(a, b, family, "udp") for family in self._families for a in endpoints for b in endpoints if a is not b]
+        ports = list(islice((port for port in counting(PORT) if port not in declared), workers))
         dports = [ports[i] for i in range(workers) for _ in mesh.share(len(endpoints), i, workers)]
         for family in self._families:
             sport = source_port(self.round_, family)
+            denied = self._policies.oracle.denied("udp", PORT, family) if self._policies.active else []
             rows = mesh.prove(
                 self.namespaces,
                 endpoints,
@@ -199,14 +215,15 @@ class Verification:
                 dports=ports,
                 timeout=probing.timeout,
                 on_progress=progress,
+                denied=denied,
             )
-            self._result.flows.blocks.append(Block(endpoints, family, "udp", sport, dports, rows))
+            self._result.flows.blocks.append(Block(endpoints, family, "udp", sport, dports, rows, denied, self._policies.breach))
             left += [
                 (endpoints[i], endpoints[j], family, "udp")
                 for j, row in enumerate(rows)
                 if row.count(mesh.DELIVERED) < len(endpoints) - 1
                 for i, state in enumerate(row)
-                if state != mesh.DELIVERED and i != j
+                if state != mesh.DELIVERED and i != j and not (denied and denied[j][i] and state == mesh.NOTHING)
             ]
         return left
 

@@ -118,8 +118,9 @@ class Weave(DataPlane):
         )
         tables = (_table(cluster, node, family, npc) for family in topology.families)
         after = (BridgePort("vethwe-bridge", "weave"), *_arp_cache("weave"), *npc.sysctls(), *tables)
-        before = (*forwarding(cluster), *datapath, *(_relaying(cluster, node) if topology.apart else ()))
-        return merge({node: before}, pods, {node: after})
+        relaying = _relaying(cluster, node) if topology.apart else ()
+        untracked = (_untracked(family) for family in topology.families if topology.objects.services)
+        return merge({node: (*forwarding(cluster), *datapath, *relaying, *untracked)}, pods, {node: after})
 
 
 @lru_cache(maxsize=2)
@@ -146,6 +147,16 @@ def _datapath(topology: Topology, node: str, mtu: int, port: int) -> Iterator[Ke
             yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
             yield BridgePort(device, "datapath", isolated=mesh, learning=mesh, flood=mesh)
             yield Up(device)
+
+
+def _untracked(family: int) -> NftTable:
+    """No netfilter sees what is in an OVS datapath.
+
+    A bridge shows it: there, what a Service has translated would be a second connection with the answers of the first, and
+    get another source port to tell them apart.
+    """
+    chain = "prerouting { type filter hook prerouting priority raw ; }"
+    return NftTable.of({4: "ip", 6: "ip6"}[family], "datapath", {chain: ('iifname "datapath" notrack',)})
 
 
 def _underlay(topology: Topology, node: str) -> IPAddress:

@@ -115,18 +115,20 @@ class Flows:
                         Kind.OUTSIDE, endpoint.key, OUTSIDE_HOST, protocol, source, there, self._wish.port, number
                     )
 
-    def full_size(self) -> Iterator[tuple[Flow, Flow, int]]:
+    def full_size(self, passes: Callable[[Endpoint, Endpoint, int], bool]) -> Iterator[tuple[Flow, Flow, int]]:
         """For each ordered node pair, and each node with itself, between one pod pair: an echo of the promised MTU and one
-        a byte longer, both with DF; and that MTU."""
+        a byte longer, both with DF; and that MTU.  ``passes`` says whether policies let an echo pass in a family."""
         seen = set()
+        families = sorted({family for family, _ in self._shapes})
         for source in self._present.endpoints:
             for index, destination in enumerate(self._cluster.endpoints):
-                path = (source.node, destination.node)
-                wanted = self._from(source.key) and self._to(destination.key)
-                if source is destination or path in seen or not wanted:
+                if source is destination or not (self._from(source.key) and self._to(destination.key)):
                     continue
-                seen.add(path)
-                for family in sorted({family for family, _ in self._shapes}):
+                for family in families:
+                    path = (source.node, destination.node, family)
+                    if path in seen or not passes(source, destination, family):
+                        continue
+                    seen.add(path)
                     mtu = self._plane.wire(self._cluster, source, destination, family).mtu
                     yield (
                         self._sized(source, destination, family, mtu, 0x4000 + index),

@@ -15,8 +15,9 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from emulab.errors import InputError
 from emulab.kernel.namespaces import Namespace, entered
-from emulab.packet import Flow
+from emulab.packet import Flow, short
 from emulab.probe import payload
 from emulab.probe.dissect import IcmpError, icmp_error
 from emulab.probe.flows import PORT
@@ -102,19 +103,29 @@ class Host:
                     self._on_icmp(error._replace(text=f"{error.text}, by {sender[0]}"))
 
     def _serve(self, family: int, port: int) -> None:
-        """Echo servers on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen."""
-        datagrams = self._socket(family, socket.SOCK_DGRAM)
-        listener = self._socket(family, socket.SOCK_STREAM)
-        for server in (datagrams, listener):
+        """Echo servers on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen.
+
+        A port that a pod declares has a server that answers as ours would (`emulab.serving.responder`).
+        """
+        for protocol, kind in (("udp", socket.SOCK_DGRAM), ("tcp", socket.SOCK_STREAM)):
+            if (protocol, port, family) in self._namespace.served:
+                continue
+            server = self._socket(family, kind)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == 6:
                 server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            server.bind(("" if family == 4 else "::", port))
-        level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
-        datagrams.setsockopt(level, option, 1)
-        listener.listen(4096)
-        self._poller.add(datagrams, lambda: echo(datagrams, lambda data, *_: payload.answer(data)))
-        self._poller.add(listener, lambda: self._accept(listener))
+            try:
+                server.bind(("" if family == 4 else "::", port))
+            except OSError as error:
+                taken = f"{short(self._namespace.name)}: {protocol} port {port} is taken by somebody's own server"
+                raise InputError(f"{taken} ({error.strerror}): probe another one (--port)") from None
+            if protocol == "udp":
+                level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
+                server.setsockopt(level, option, 1)
+                self._poller.add(server, lambda udp=server: echo(udp, lambda data, *_: payload.answer(data)))  # type: ignore[misc]
+            else:
+                server.listen(4096)
+                self._poller.add(server, lambda tcp=server: self._accept(tcp))  # type: ignore[misc]
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

@@ -64,6 +64,7 @@ def flow(result: FlowResult) -> dict[str, Any]:
         "hops": [{**seen.show(), "time": round(seen.time, 9)} for seen in result.observations],
         "findings": [finding.show() for finding in result.findings],
         "translations": [finding.show() for finding in result.translations],
+        **({"policy": result.policy} if result.policy else {}),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
-from emulab.packet import FlowResult, short
+from emulab.packet import FlowResult, Verdict, short
 from emulab.report.text import console_for
 from emulab.result import RunResult
 
@@ -39,6 +39,7 @@ def shown(judged: FlowResult) -> dict[str, Any]:
         "last_seen": str(seen[-1].place) if seen else None,
         "findings": [finding.show() for finding in judged.findings],
         "translations": [finding.show() for finding in judged.translations],
+        **({"policy": judged.policy} if judged.policy else {}),
     }
 
 
@@ -50,7 +51,7 @@ def write_text(result: RunResult, out: TextIO, columns: int | None = None) -> No
     console = console_for(out, columns)
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        style = "green" if row[4] == "delivered" else "" if row is rows[0] else "red"
+        style = "" if row is rows[0] else {"delivered": "green", "denied": "blue"}.get(row[4], "red")
         line = Text("   ".join(cells).rstrip())
         start = sum(widths[:4]) + 12
         line.stylize(style, start, start + len(row[4]))
@@ -61,6 +62,8 @@ def _row(judged: FlowResult) -> tuple[str, str, str, str, str, str]:
     flow, facts = judged.flow, shown(judged)
     told = (judged.findings or judged.translations)[:1]
     detail = f"{facts['time'] * 1e3:.2f} ms" if facts["time"] is not None else ""
+    if judged.verdict is Verdict.DENIED:
+        detail = judged.policy.partition(": ")[2]
     for finding in told:
         detail = str(finding)
     port = "" if flow.protocol == "icmp" else str(flow.dport)

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emulab.packet import FlowResult, Kind, MtuResult, Verdict
+from emulab.packet import BROKEN_PROMISE, FlowResult, Kind, MtuResult, Verdict
 from emulab.report import matrix, verdict
 from emulab.report.story import hops
 from emulab.result import RunResult
 
-_STYLES = {matrix.DELIVERED: "green", verdict.BROKEN_PROMISE: "yellow", "": "dim"}
-_ASCII = str.maketrans({"✓": "+", "✗": "x", "·": "-"})
+_STYLES = {matrix.DELIVERED: "green", Verdict.DENIED.value: "blue", BROKEN_PROMISE: "yellow", "": "dim"}
+_ASCII = str.maketrans({"✓": "+", "✗": "x", "·": "-", "⊘": "o", "‼": "#"})
 _WIDTH = 100  # columns, where no terminal says otherwise
 _MANY_FINDINGS = 8
 
@@ -107,7 +107,8 @@ def _others(result: RunResult, console: Console) -> None:
         flows = [one for one in result.flows.recorded if one.flow.kind is kind]
         if flows:
             good = sum(one.verdict is Verdict.DELIVERED for one in flows)
-            line = f"{title:<15} {good:,} of {len(flows):,} delivered"
+            denied = sum(one.verdict is Verdict.DENIED for one in flows)
+            line = f"{title:<15} {good:,} of {len(flows):,} delivered" + (f", {denied:,} denied by policy" if denied else "")
             console.print(line + _translation(flows))
 
 
@@ -145,6 +146,7 @@ def _of(number: int, checks: list[MtuResult]) -> str:
 def _example(result: RunResult, console: Console) -> None:
     nodes = {endpoint.key: endpoint.node for endpoint in result.cluster.endpoints}
     told = [one for one in result.flows.recorded if one.observations and one.flow.kind is Kind.POD]
+    told = [one for one in told if one.verdict is not Verdict.DENIED] or told
     if not told:
         return
     one = next(
