@@ -64,12 +64,14 @@ class Outcome(NamedTuple):
     REFUSED: by a reset or an ICMP error; DROPPED: no answer.
 
     ``seen_as`` and ``answered_by`` (a pod key) are what the answer said; a server that is not emulab's says neither.
+    ``sent_from`` is the source's address; None where it has no route.
     """
 
     check: Check
     verdict: Verdict
     seen_as: IPAddress | None = None
     answered_by: str = ""
+    sent_from: IPAddress | None = None
 
 
 class _Question(NamedTuple):
@@ -200,7 +202,7 @@ class _Round:
         self._wait(limit, lambda: bool(self._connected))
         for number, question in enumerate(self._batch):
             fallen = Outcome(question.check, Verdict.DELIVERED if number in self._connected else Verdict.DROPPED)
-            yield self._found.get(number, fallen)
+            yield self._found.get(number, fallen)._replace(sent_from=self._own.get(number))
 
     def close(self) -> None:
         global _taken

@@ -75,7 +75,7 @@ def manifest(cluster: Cluster, kind: Kind, value: Any) -> dict[str, Any]:
         leases = [lease.network for lease in cluster.leases_of(value.name)]
         single = len({one.version for one in leases}) == len(leases)
         value = replace(value, pod_cidrs=tuple(leases) if single else ())
-    shown = showing.shown(topology, kind, value)
+    shown = showing.shown(kind, value)
     if isinstance(value, (Pod, HostPod)):
         addresses = pod_addresses(cluster, value)
         shown["status"] = {
