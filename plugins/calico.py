@@ -10,7 +10,11 @@ Per remote block one route; per local pod one route and two chains, found throug
 ``encap`` is the pools' vxlanMode.  "never" sends packets as they are; across a router, which knows no pods, they are
 lost: the next hop is "onlink" but does not answer ARP.  "cross-subnet" encapsulates only there, "vxlan" always.
 
-Emulated is v3.31 in nftables mode, without policies, where Felix and not BIRD programs the routes (``proto 80`` instead
+Policies are enforced at both ends, the sender's egress and the receiver's ingress, when a connection begins: for what is
+established, conntrack answers.  Without a policy that selects a pod the profile of its namespace allows everything.  What a
+node sends to its own pods is never policed; what a pod sends to its own node is, by its egress (`_calico_policy`).
+
+Emulated is v3.31 in nftables mode, where Felix and not BIRD programs the routes (``proto 80`` instead
 of ``proto bird``, programClusterRoutes), with the settings of the manifests; its calculation graph appears as the
 converged result.  Left out are chains that would be empty (host endpoints, failsafes, floating IPs).  Sources in
 projectcalico/calico: cni-plugin/pkg/dataplane/linux, felix/dataplane/linux, felix/rules, felix/nftables.
@@ -19,17 +23,20 @@ projectcalico/calico: cni-plugin/pkg/dataplane/linux, felix/dataplane/linux, fel
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
-from emulab.dataplane import DataPlane, Tunnel, Wire, forwarding, interface, minimum_mtu, room_for, routed
+from emulab.dataplane import DataPlane, Tunnel, Wire, forwarding, host_network, interface, minimum_mtu, room_for, routed
 from emulab.errors import InputError, nearest
 from emulab.ipam.blocks import BLOCK_LENGTH, Blocks
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPNetwork, Topology
+from emulab.model import Cluster, Endpoint, IPAddress, IPNetwork, Lease, Topology
+from emulab.objects import EGRESS, INGRESS, Objects, Policy
 from emulab.state import Address, FdbEntry, KernelObject, Neighbor, NftTable, Route, State, Up, Vxlan, merge
+
+from ._calico_policy import ADDRESS_TYPE, IP, Chain, Policies
 
 ENCAPSULATIONS = ("never", "cross-subnet", "vxlan")
 OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP, VXLAN and the inner Ethernet header, in bytes
@@ -77,11 +84,15 @@ WORKLOAD = """
 {chain} meta mark set meta mark & 0xfffcffff
 ?{chain} udp dport {port} drop comment "VXLAN encapped packets originating in workloads"
 ?{chain} meta l4proto 4 drop comment "IPinIP encapped packets originating in workloads"
+"""
+# Where no tier has decided, the profile of the pod's namespace does.
+PROFILED = """
 {chain} jump {profile}
 {chain} meta mark & 0x00010000 == 0x00010000 return
 {chain} drop comment "Drop if no profiles matched"
 """
-PROFILE = """
+PROFILE = {EGRESS: "filter-cali-pro-kns.", INGRESS: "filter-cali-pri-kns."}
+PROFILE_RULES = """
 {profile} meta mark set meta mark | 0x00010000
 {profile} return
 """
@@ -119,8 +130,11 @@ class Calico(DataPlane):
         return Blocks(topology, {4: self.block_size, 6: self.block_size_v6}, tunnels=self.encap != "never")
 
     def plan(self, cluster: Cluster) -> State:
-        homes = {node.name: _networks(cluster, node.name) for node in cluster.nodes}
-        return merge(*(self._node(cluster, node.name, homes) for node in cluster.nodes))
+        between, policies = self._between(cluster), Policies(cluster)
+        return merge(*(self._node(cluster, node.name, between[node.name], policies) for node in cluster.nodes))
+
+    def unenforced(self, policy: Policy) -> str:
+        return ""
 
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         topology, here, there = cluster.topology, source.node, destination.node
@@ -144,11 +158,16 @@ class Calico(DataPlane):
         """One figure for all pods, that of the largest overhead in use (felix/dataplane/linux/int_dataplane.go)."""
         return min(self._mtu(topology, family) for family in topology.families)
 
-    def _node(self, cluster: Cluster, node: str, homes: Mapping[str, tuple[IPNetwork, ...]]) -> State:
+    def _node(self, cluster: Cluster, node: str, between: tuple[KernelObject, ...], policies: Policies) -> State:
         pods = routed(cluster, node, host_end=_host_end, mtu=self._pod_mtu(cluster.topology))
-        between = (*self._vteps(cluster, node), *self._routes(cluster, node, homes))
-        tables = tuple(self._table(cluster, node, family) for family in cluster.topology.families)
+        tables = tuple(self._table(cluster, node, family, policies) for family in cluster.topology.families)
         return merge({node: tuple(forwarding(cluster))}, pods, {node: between + tables})
+
+    def _between(self, cluster: Cluster) -> Mapping[str, tuple[KernelObject, ...]]:
+        """Tunnels and routes of every node: no pod's labels and no policy matter for them."""
+        topology = replace(cluster.topology, pods=(), objects=Objects())
+        homes = tuple((node.name, _networks(cluster, node.name)) for node in cluster.nodes)
+        return _between(self, topology, cluster.leases, tuple(cluster.gateways.items()), homes)
 
     def _vteps(self, cluster: Cluster, node: str) -> Iterator[KernelObject]:
         """The tunnel devices, and in them the VTEPs of all nodes, also of those to which no packet is encapsulated."""
@@ -182,35 +201,88 @@ class Calico(DataPlane):
                     tunnel = cluster.gateway(peer.name, family)
                     yield Route(network, DEVICE[family], tunnel, onlink=True, mtu=mtu[family])
 
-    def _table(self, cluster: Cluster, node: str, family: int) -> NftTable:
+    def _table(self, cluster: Cluster, node: str, family: int, policies: Policies) -> NftTable:
         """Felix' table of one family; its text grows with the node's own pods, the work per packet does not."""
         topology, endpoints, tunnels = cluster.topology, cluster.endpoints_on(node), self.encap != "never"
-        ip, address = ("ip", "ipv4_addr") if family == 4 else ("ip6", "ipv6_addr")
+        ip, address = IP[family], ADDRESS_TYPE[family]
         pools = [str(pool) for pool in topology.pod_cidrs if pool.version == family]
         sets = {"all-ipam-pools": pools, "masq-ipam-pools": pools if self.nat_outgoing else []}
         if tunnels:
             sets["all-vxlan-net"] = [str(topology.underlay_address(p.name, family)) for p in topology.peers(node)]
         members = {f"cali{family}0{name}": found for name, found in sets.items()}
         commands = [f"add set {ip} calico {name} {{ type {address} ; flags interval ; }}" for name in members]
-        rules = [*_filled(RULES, tunnels, ip=ip, v=family, port=self.port, device=DEVICE[family])]
-        for way, end, policy in (("from", "iifname", "o"), ("to", "oifname", "i")):
+        enforced = policies.chains(endpoints, family)
+        needed = {name: policies.sets[name] for chain in enforced for name in chain.sets}
+        commands += [found.declaration for found in needed.values()]
+        chains = [*_static(family, tunnels, self.port)]
+        for way, direction in (("from", EGRESS), ("to", INGRESS)):
             dispatch = f"filter-cali-{way}-wl-dispatch"
             commands.append(f"add map {ip} calico {dispatch} {{ type ifname : verdict ; }}")
-            chains = {_host_end(endpoint): f"filter-cali-{way[0]}w-{_host_end(endpoint)}" for endpoint in endpoints}
-            profiles = {e.pod.namespace: f"filter-cali-pr{policy}-kns.{e.pod.namespace}" for e in endpoints}
-            rules += _filled(DISPATCH, way=way, end=end)
-            for profile in profiles.values():
-                rules += _filled(PROFILE, profile=profile)
-            for chain, endpoint in zip(chains.values(), endpoints, strict=True):
-                profile = profiles[endpoint.pod.namespace]
-                rules += _filled(WORKLOAD, way == "from", chain=chain, port=self.port, profile=profile)
-            members[dispatch] = [f'"{device}" : goto {chain}' for device, chain in chains.items()]
-        for chain in dict.fromkeys(rule.partition(" ")[0] for rule in rules):
-            hook = f" {{ type {BASE_CHAINS[chain]} ; }}" if chain in BASE_CHAINS else ""
-            commands.append(f"add chain {ip} calico {chain}{hook}")
-        commands += [f"add rule {ip} calico {rule}" for rule in rules]
+            chains += _dispatch(ip, way)
+            for namespace in dict.fromkeys(endpoint.pod.namespace for endpoint in endpoints):
+                chains += _profile(ip, PROFILE[direction] + namespace)
+            for endpoint in endpoints:
+                profile, steps = PROFILE[direction] + endpoint.pod.namespace, policies.steps(endpoint, direction)
+                chains += _workload(ip, way, _host_end(endpoint), self.port, profile, steps)
+            devices = map(_host_end, endpoints)
+            members[dispatch] = [f'"{device}" : goto filter-cali-{way[0]}w-{device}' for device in devices]
+        chains += enforced
+        commands += [chain.declaration for chain in chains]
+        for chain in chains:
+            commands += chain.rules
+        commands += [found.elements for found in needed.values() if found.elements]
         commands += [f"add element {ip} calico {name} {{ {', '.join(m)} }}" for name, m in members.items() if m]
         return NftTable(ip, "calico", tuple(commands))
+
+
+# What a plan has in common with the one before, or one node with another, is made once.
+
+
+@lru_cache(maxsize=4)
+def _between(
+    plane: Calico,
+    topology: Topology,
+    leases: tuple[Lease, ...],
+    gateways: tuple[tuple[str, tuple[IPAddress, ...]], ...],
+    homes: tuple[tuple[str, tuple[IPNetwork, ...]], ...],
+) -> Mapping[str, tuple[KernelObject, ...]]:
+    cluster, there = Cluster(topology, leases, (), dict(gateways)), dict(homes)
+    return {n.name: (*plane._vteps(cluster, n.name), *plane._routes(cluster, n.name, there)) for n in topology.nodes}
+
+
+@lru_cache(maxsize=32)
+def _static(family: int, tunnels: bool, port: int) -> list[Chain]:
+    return _chains(IP[family], _filled(RULES, tunnels, ip=IP[family], v=family, port=port, device=DEVICE[family]))
+
+
+@lru_cache(maxsize=32)
+def _dispatch(ip: str, way: str) -> list[Chain]:
+    return _chains(ip, _filled(DISPATCH, way=way, end={"from": "iifname", "to": "oifname"}[way]))
+
+
+@lru_cache(maxsize=1 << 10)
+def _profile(ip: str, profile: str) -> list[Chain]:
+    return _chains(ip, _filled(PROFILE_RULES, profile=profile))
+
+
+@lru_cache(maxsize=1 << 14)
+def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tuple[str, ...]) -> list[Chain]:
+    """A pod's chain; ``steps`` are what policies make of it."""
+    chain = f"filter-cali-{way[0]}w-{device}"
+    policed = (f"{chain} {step}" for step in steps)
+    return _chains(
+        ip,
+        (*_filled(WORKLOAD, way == "from", chain=chain, port=port), *policed, *_filled(PROFILED, chain=chain, profile=profile)),
+    )
+
+
+def _chains(ip: str, rules: Iterable[str]) -> list[Chain]:
+    """Chains from rules that begin with the name of theirs."""
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        found.setdefault(rule.partition(" ")[0], []).append(f"add rule {ip} calico {rule}")
+    hooks = {chain: f" {{ type {hook} ; }}" for chain, hook in BASE_CHAINS.items()}
+    return [Chain(f"add chain {ip} calico {name}{hooks.get(name, '')}", tuple(said)) for name, said in found.items()]
 
 
 def _filled(template: str, marked: bool = False, **values: object) -> Iterator[str]:
@@ -225,7 +297,7 @@ def _networks(cluster: Cluster, node: str) -> tuple[IPNetwork, ...]:
     blocks = [lease.network for lease in cluster.leases_of(node)]
     addresses = [*cluster.gateways[node], *(a for endpoint in cluster.endpoints_on(node) for a in endpoint.addresses)]
     borrowed = [address for address in addresses if not any(address in block for block in blocks)]
-    return (*blocks, *map(ipaddress.ip_network, borrowed))
+    return (*blocks, *map(host_network, borrowed))
 
 
 def _vtep_mac(node: str, family: int) -> str:

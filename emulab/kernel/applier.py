@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from emulab.diff import Changes, Diff, altered_attributes, removal
@@ -20,7 +21,7 @@ from emulab.kernel import encode, nftables
 from emulab.kernel import netlink as nl
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.kernel.netlink import NetlinkError, Request
-from emulab.nft_delta import delta
+from emulab.nft_delta import delta, transactions
 from emulab.state import (
     Bridge,
     Device,
@@ -36,7 +37,7 @@ from emulab.state import (
     shell_lines,
 )
 
-_TRANSACTION = 200  # nft commands: an ordinary user's socket buffer does not hold much more
+_TRANSACTION = 200  # kilobytes, about one per nft command: an ordinary user's socket buffer does not hold much more
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
@@ -63,9 +64,21 @@ def change(namespaces: Namespaces, changes: Changes) -> None:
     """Give objects their new values, in place."""
     for name, pairs in changes.items():
         batch: list[tuple[KernelObject, Request]] = []
+        tables: list[tuple[NftTable, NftTable]] = []
         for before, after in pairs:
-            batch += [(after, request) for request in _alteration(namespaces, namespaces[name], before, after)]
+            if isinstance(before, NftTable) and isinstance(after, NftTable):
+                tables.append((before, after))
+            else:
+                batch += [(after, request) for request in _alteration(namespaces, namespaces[name], before, after)]
+        _alter_tables(namespaces[name], tables)
         _execute(namespaces[name], batch)
+
+
+def _alter_tables(here: Namespace, pairs: Sequence[tuple[NftTable, NftTable]]) -> None:
+    """All in one transaction where it fits: the next one in a namespace would wait until what the first took away is freed."""
+    commands = [command for before, after in pairs for command in delta(before, after)]
+    for some in transactions(commands, _room()):
+        _nft(here, [after for _, after in pairs], "\n".join(some))
 
 
 def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, after: KernelObject) -> list[Request]:
@@ -86,9 +99,6 @@ def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, a
         return requests
     if _is_netlink(after):
         return encode.added(after, here)
-    if isinstance(after, NftTable) and isinstance(before, NftTable):
-        _nft(here, after, "\n".join(delta(before, after)))
-        return []
     with entered(here.net):
         _set(here, after)
     return []
@@ -151,7 +161,7 @@ def _remove(namespace: Namespace, objects: Iterable[KernelObject]) -> None:
     batch: list[tuple[KernelObject, Request]] = []
     for thing in objects:
         if isinstance(thing, NftTable):
-            _nft(namespace, thing, f"delete table {thing.family} {thing.name}")
+            _nft(namespace, [thing], f"delete table {thing.family} {thing.name}")
         elif isinstance(thing, RateLimit):
             with entered(namespace.net):
                 subprocess.run(next(removal(thing)).split(), capture_output=True)
@@ -182,14 +192,15 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
         if isinstance(thing, Sysctl):
             # A dot separates, a slash stands for a dot inside an interface's name: sysctl(8).
             path = thing.key.translate({ord("."): "/", ord("/"): "."})
+            if thing.key.startswith("net.bridge.") and not os.path.exists("/proc/sys/net/bridge"):
+                raise MachineError("this kernel shows no bridged packets to nftables: modprobe br_netfilter")
             with open(f"/proc/sys/{path}", "w") as file:
                 file.write(thing.value)
         elif isinstance(thing, NftTable):
             commands = (f"add table {thing.family} {thing.name}", *thing.rules)
             # In one transaction where it fits: each commit waits for an RCU grace period.
-            size = _TRANSACTION if _in_user_namespace() else len(commands)
-            for start in range(0, len(commands), size):
-                _nft(namespace, thing, "\n".join(commands[start : start + size]))
+            for some in transactions(commands, _room()):
+                _nft(namespace, [thing], "\n".join(some))
         elif isinstance(thing, Offload):
             _set_offload(thing)
         elif isinstance(thing, RateLimit):
@@ -205,11 +216,17 @@ def _in_user_namespace() -> bool:
         return mapping.read().split()[1:] != ["0", "4294967295"]
 
 
-def _nft(namespace: Namespace, table: NftTable, commands: str) -> None:
+def _room() -> int | None:
+    """How much of nft's commands one transaction holds (`transactions`)."""
+    return _TRANSACTION if _in_user_namespace() else None
+
+
+def _nft(namespace: Namespace, tables: Iterable[NftTable], commands: str) -> None:
     try:
         nftables.run(namespace, commands)
     except ValueError as error:
-        raise KernelError(namespace.name, f"nft table {table.family} {table.name}", str(error)) from None
+        names = ", ".join(f"{table.family} {table.name}" for table in tables)
+        raise KernelError(namespace.name, f"nft table {names}", str(error)) from None
 
 
 def _set_offload(thing: Offload) -> None:

@@ -6,6 +6,9 @@ import ctypes
 import ctypes.util
 import json
 import os
+import stat
+import threading
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -45,8 +48,10 @@ class Nftables:
 
     def __init__(self) -> None:
         prepare()
-        os.close(_low.pop())  # the library's socket takes its place
+        self._socket = _low.pop()
+        os.close(self._socket)  # the library's socket takes its place
         self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
+        self._changed = False
         _library().nft_ctx_buffer_error(self._context)
         _library().nft_ctx_buffer_output(self._context)
 
@@ -54,11 +59,26 @@ class Nftables:
         return self
 
     def __exit__(self, *_: object) -> None:
+        last = self._duplicate() if self._changed else None
         _library().nft_ctx_free(self._context)
         prepare()
+        if last is not None:
+            threading.Thread(target=os.close, args=(last,), daemon=True).start()
+
+    def _duplicate(self) -> int | None:
+        """Another descriptor of the library's socket.
+
+        What a transaction took away is freed after an RCU grace period, and whoever closes a socket meanwhile waits for that
+        (nft_rcv_nl_event in net/netfilter/nf_tables_api.c), though the transaction has been in force for long.
+        """
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(self._socket).st_mode):
+                return os.dup(self._socket)
+        return None
 
     def run(self, commands: str) -> str:
         """Run nft commands as one transaction and return what they print; raises ValueError with nft's own words."""
+        self._changed = self._changed or not commands.startswith("list ")
         failed = _library().nft_run_cmd_from_buffer(self._context, commands.encode())
         error = (_library().nft_ctx_get_error_buffer(self._context) or b"").decode(errors="replace")
         if failed:
