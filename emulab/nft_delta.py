@@ -58,7 +58,7 @@ def delta(before: NftTable, after: NftTable) -> list[str]:
     filled = [name for kind, name in fresh if kind == "set" and name in new.elements]
     commands += [f"add element {where} {name} {{ {', '.join(_members(new.elements[name]))} }}" for name in filled]
     for name, rules in new.rules.items():
-        if ("chain", name) in fresh:
+        if ("chain", name) not in old.declared:
             commands += [f"add rule {where} {name} {rule}" for rule in rules]
     gone = [name for kind, name in leaving if kind == "chain"]
     for kind, name in old.declared:
