@@ -13,7 +13,7 @@ from itertools import combinations
 from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPAddress, Link, Node, Pod, Topology
-from emulab.objects import Labels, Objects
+from emulab.objects import HostPod, Labels, Objects
 from emulab.planning import Design, guarded, planned
 from emulab.topology import free_addresses, validate
 
@@ -29,7 +29,8 @@ def add_pod(
     _running(design.topology, node)
     namespace, _, short = name.rpartition("/")
     pod = Pod(short, node, namespace or "default", tuple(addresses), tuple(sorted((labels or {}).items())))
-    if any(other.key == pod.key for other in (*design.topology.pods, *design.topology.objects.host_pods)):
+    everybody: list[Pod | HostPod] = [*design.topology.pods, *design.topology.objects.host_pods]
+    if any(other.key == pod.key for other in everybody):
         raise InputError(f"there is a pod '{pod.key}' already")
     topology = replace(design.topology, pods=(*design.topology.pods, pod))
     validate(topology)

@@ -81,7 +81,7 @@ class DataPlane(ABC):
 
     def unenforced(self, policy: Policy) -> str:
         """What of a policy this data plane does not enforce, in words for the user; "" when it enforces all of it."""
-        return f"{self.name} enforces no policies"
+        return f"{self.name} enforces no {policy.kind}: nothing is blocked"
 
     def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
         """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""

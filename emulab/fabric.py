@@ -11,11 +11,14 @@ import hashlib
 import ipaddress
 from collections.abc import Iterator
 
+from emulab.endpoints import Backends
 from emulab.model import (
     GATEWAY,
     OUTSIDE_ADDRESSES,
     OUTSIDE_HOST,
     SWITCHES,
+    Cluster,
+    IPAddress,
     IPInterface,
     Link,
     Segment,
@@ -189,6 +192,41 @@ def plan(topology: Topology) -> State:
     state[OUTSIDE_HOST] = tuple(outside())
     state.update({n.name: tuple(node(topology, n.name)) for n in topology.nodes if n.running})
     return state
+
+
+def announced(cluster: Cluster) -> State:
+    """The gateway's routes to load balancers' addresses: each leads to the node that answers for it."""
+    topology, nodes = cluster.topology, announcers(cluster)
+    leg = {segment.name: interface for interface, segment, _ in legs(topology)}
+    routes = [
+        Route(ipaddress.ip_network(address), leg[topology.uplink(node).segment], topology.underlay_address(node, address.version))
+        for address, node in nodes.items()
+    ]
+    return {GATEWAY: tuple(routes)} if routes else {}
+
+
+def announcers(cluster: Cluster) -> dict[IPAddress, str]:
+    """The node that answers for each load balancer's address, as MetalLB chooses it in layer-2 mode.
+
+    Of the nodes that are up, or with policy Local of those with a ready endpoint, the one with the least digest; none where
+    the Service has no ready endpoint at all (speaker/layer2_controller.go, ShouldAnnounce).
+    """
+    topology, backends = cluster.topology, Backends(cluster)
+    chosen: dict[IPAddress, str] = {}
+    for service in topology.objects.services:
+        for address in service.balancer:
+            ready = [one for port in service.ports for one in backends.of(service, port) if one.ready]
+            near = {one.node for one in ready if one.address.version == address.version}
+            able = [
+                node.name
+                for node in topology.nodes
+                if node.name not in topology.off
+                and topology.underlay_address(node.name, address.version).version == address.version
+                and (node.name in near or (near and not service.external_local))
+            ]
+            if able:
+                chosen[address] = min(able, key=lambda node: hashlib.sha256(f"{node}#{address}".encode()).digest())
+    return chosen
 
 
 def _at_once() -> list[KernelObject]:

@@ -5,24 +5,26 @@ A lab runs inside a sandbox (`emulab.kernel.sandbox`); when the process ends, th
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from emulab import mending
+from emulab import kubeproxy, mending
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
 from emulab.drift import Deviation, compare
 from emulab.errors import EmulabError, MachineError, OverloadError
-from emulab.kernel import applier, encode, nftables
+from emulab.kernel import applier, conntrack, encode, nftables
 from emulab.kernel.namespaces import Namespaces
 from emulab.kernel.observe import observe
 from emulab.model import SWITCHES, Cluster, Endpoint
 from emulab.planning import Design
 from emulab.probe import neighbours
 from emulab.result import RunResult
+from emulab.serving.responder import Responder
 from emulab.state import Bridge, Device, FdbEntry, State, Up, Veth, Vxlan
 from emulab.verification import Probing, Verification, tunnel_ports
 
@@ -44,6 +46,8 @@ class Lab:
         self._release = ExitStack()
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
+        self.responder = Responder()
+        self._release.callback(self.responder.close)
         self._round = int(time.time()) & 0x3FFF
         self._primed: Design | None = None
 
@@ -87,6 +91,7 @@ class Lab:
         with self.phase("data plane"):
             applier.add(self.namespaces, self.plan)
             self.wait_until_up()
+        self.responder.follow(self.namespaces, self.cluster)
 
     def change(self, after: Design) -> Diff:
         """Bring the kernel to another design; returns what was changed.  When the kernel refuses, all is put back."""
@@ -102,16 +107,33 @@ class Lab:
             self._leave(changes.new, endpoints)
             self.namespaces.remove(changes.new)
             self.repair()
+            self.responder.follow(self.namespaces, before.cluster)
             raise
         self.namespaces.remove(changes.gone)
         self.design = after
         underlay.follow(self.network, after.topology, self.namespaces)
+        self._forget_flows(before)
         self._relearn(changes)
         self.wait_until_up(_both_ends(after.desired, _switched_on(changes.add)))
+        self.responder.follow(self.namespaces, after.cluster)
         if SWITCHES in changes.touched:  # whoever asked for a MAC when nobody could answer would wait for seconds
             for name in self.namespaces:
                 applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
         return changes
+
+    def _forget_flows(self, before: Design) -> None:
+        """Nodes let go of UDP flows through Services to endpoints that serve no longer, as kube-proxy arranges it."""
+        serving = kubeproxy.udp_endpoints(self.cluster)
+        if serving == kubeproxy.udp_endpoints(before.cluster):
+            return
+
+        def stale(entry: conntrack.Entry) -> bool:
+            sent = entry.original
+            found = serving.get((sent.destination, sent.dport), serving.get(("", sent.dport)))
+            return found is not None and entry.reply.source not in found
+
+        for node in self.design.present.nodes:
+            conntrack.forget(self.namespaces[node.name], socket.IPPROTO_UDP, stale)
 
     def drift(self) -> list[Deviation]:
         """What of the lab is not as planned: altered by hand, or broken on purpose."""
@@ -177,6 +199,7 @@ class Lab:
         """Stop what runs in the namespaces that are to go, and take their names away."""
         if gone:
             self.namespaces.kill(gone)
+            self.responder.leave(gone)
         for name in gone:
             if name in endpoints and endpoints[name].node not in gone:
                 self.namespaces.unname_pods(endpoints[name].node, [endpoints[name].pod.netns])

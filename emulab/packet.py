@@ -22,21 +22,32 @@ PROTOCOL_NAMES = {1: "icmp", 58: "icmp", 6: "tcp", 17: "udp"}
 
 
 class Verdict(str, Enum):
-    """How a flow ended, worst first: a flow that was both rewritten and lost counts as rewritten."""
+    """How a flow ended, worst first: a flow that was both rewritten and lost counts as rewritten.
+
+    A flow is denied when policies do not let it pass, and it did not pass.
+    """
 
     REWRITTEN = "rewritten"
     DUPLICATED = "duplicated"
     REFUSED = "refused"
     DROPPED = "dropped"
+    DENIED = "denied"
     DELIVERED = "delivered"
 
 
+LET_THROUGH, BROKEN_PROMISE = "let through", "not as promised"  # delivered, and yet not as it should be
+
+
 class Kind(str, Enum):
-    """Who talks to whom; only pod to pod is under the no-NAT law, elsewhere translation is shown."""
+    """Who talks to whom; only pod to pod is under the no-NAT law, elsewhere translation is shown.
+
+    What a Service has to keep is said in `emulab.services`.
+    """
 
     POD = "pod-to-pod"
     NODE = "node-to-pod"
     OUTSIDE = "pod-to-outside"
+    SERVICE = "pod-to-service"  # or from a node, or from outside
 
 
 class Headers(NamedTuple):
@@ -124,7 +135,8 @@ class Observation(NamedTuple):
 class Flow:
     """What a probe sends and wants answered.
 
-    ``source`` and ``destination`` are pod keys, node names or "internet"; ``size`` is the payload's, in bytes.
+    ``source`` and ``destination`` are pod keys, node names or "internet", a destination also a Service, "svc/namespace/name";
+    ``size`` is the payload's, in bytes.
     """
 
     number: int
@@ -168,21 +180,36 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        if self.field == "delivery":
+        if self.field in ("delivery", "endpoint"):
             return f"{self.after} instead of {self.before}"
+        if self.field == "policy":
+            told = self.after if self.before == "enforced" else f"{self.after} although {self.before}"
+            return f"{told}: {self.rule}" if self.rule else told
         by = f" by {self.rule}" if self.rule and self.rule != self.after else ""
         return f"{self.field} of the {self.leg} {self.before} -> {self.after} at {self.place}{by}"
 
 
 @dataclass(frozen=True)
 class FlowResult:
-    """One flow judged.  ``translations`` are address rewrites that are no findings: the flow left the pod network."""
+    """One flow judged.
+
+    ``translations`` are address rewrites that are no findings: the flow left the pod network.  ``policy`` is what policies say
+    of it, "" where there are none.
+    """
 
     flow: Flow
     verdict: Verdict
     observations: tuple[Observation, ...] = ()
     findings: tuple[Finding, ...] = ()
     translations: tuple[Finding, ...] = ()
+    policy: str = ""
+
+    @property
+    def state(self) -> str:
+        """The verdict; of a flow that was delivered otherwise than it should be, `LET_THROUGH` or `BROKEN_PROMISE`."""
+        if any(finding.field == "policy" for finding in self.findings):
+            return LET_THROUGH
+        return BROKEN_PROMISE if self.findings and self.verdict is Verdict.DELIVERED else self.verdict.value
 
 
 @dataclass(frozen=True)
@@ -207,8 +234,8 @@ def text(address: bytes) -> str:
 
 
 def short(name: str) -> str:
-    """A pod of the default namespace by its bare name, everything else as it is."""
-    return name.removeprefix("default/")
+    """A pod or Service of the default namespace without it, everything else as it is."""
+    return f"svc/{name[12:]}" if name.startswith("svc/default/") else name.removeprefix("default/")
 
 
 def judge(
@@ -226,7 +253,7 @@ def judge(
     the places at the source and the destination, and ``wire`` is the data plane's promise, where it made one.
     """
     observations = tuple(sorted(seen, key=lambda o: o.time))
-    rewrites = tuple(_rewrites(flow, observations))
+    changed = tuple(rewrites(flow, observations))
     arrived = [o for o in observations if o.place == ends[1] and o.direction == "in" and o.leg == "request"]
     reached = bool(arrived) if ends[1] else answered
     returned = [o for o in observations if o.place == ends[0] and o.direction == "in" and o.leg == "reply"]
@@ -247,17 +274,17 @@ def judge(
         verdict = Verdict.DROPPED
         findings.append(Finding("delivery", f"arrival at {short(flow.destination)}", f"answered by another, {last}", last))
     if flow.kind is Kind.POD:
-        if rewrites:
+        if changed:
             verdict = Verdict.REWRITTEN
-        findings = [*rewrites, *findings]
-        if wire and answered and not rewrites:
+        findings = [*changed, *findings]
+        if wire and answered and not changed:
             findings += _broken_promises(flow, observations, arrived, wire)
     else:
-        translations = rewrites
+        translations = changed
     return FlowResult(flow, verdict, observations, tuple(findings), translations)
 
 
-def _rewrites(flow: Flow, observations: Iterable[Observation]) -> Iterable[Finding]:
+def rewrites(flow: Flow, observations: Iterable[Observation]) -> Iterable[Finding]:
     """For each leg and field, the first place at which it differs from what was sent."""
     request = (flow.source_address, flow.destination_address, flow.protocol, flow.sport, flow.dport, True)
     reply = (flow.destination_address, flow.source_address, flow.protocol, flow.dport, flow.sport, True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
-from emulab import fabric
+from emulab import fabric, kubeproxy
 from emulab.dataplane import DataPlane, build_cluster
 from emulab.errors import EmulabError, InputError, PluginError
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Topology
-from emulab.state import Device, State, Veth, merge
+from emulab.state import Bridge, Device, State, Veth, merge
 
 T = TypeVar("T")
 _NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
@@ -27,7 +27,7 @@ _NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 class Design:
     """A cluster with everything decided: who has which address, and what every namespace shall hold.
 
-    ``plan`` is the data plane's part for all nodes; ``ipam`` is never changed, only copied.
+    ``plan`` is the part of the data plane and of Services; ``ipam`` is never changed, only copied.
     """
 
     plane: DataPlane
@@ -76,6 +76,9 @@ def planned(plane: DataPlane, ipam: Ipam, cluster: Cluster) -> Design:
     plan = guarded(plane.name, lambda: plane.plan(cluster))
     _check_names(plane.name, plan)
     _check_addresses(cluster)
+    if cluster.topology.objects.services:
+        bridged = {node.name for node in cluster.nodes if any(isinstance(thing, Bridge) for thing in plan.get(node.name, ()))}
+        plan = merge(plan, kubeproxy.plan(cluster, bridged), fabric.announced(cluster))
     return Design(plane, ipam, cluster, plan)
 
 

@@ -10,15 +10,16 @@ broadcast tree, of depth one.  Where peers have no direct path, frames go hop by
 broadcast along a tree per source peer, so that each peer gets one copy; what gossip and learning bring about there is
 programmed, and frames to a MAC that nobody has are dropped.
 
-Not shown: OVS flows, the user-space sleeve path, encryption, weave-npc, the multicast filter in the pods.  IPv6 is an
-extension: Weave 2.8 has IPv4 only.  Sources: weaveworks/weave 2.8.1 net/{bridge,veth,arp,expose}.go and
-router/fastdp.go, weaveworks/mesh routes.go.
+NetworkPolicies are weave-npc's (`_weave_npc.py`).  Not shown: OVS flows, the user-space sleeve path, encryption, the
+multicast filter in the pods.  IPv6 is an extension: Weave 2.8 has IPv4 only.  Sources: weaveworks/weave 2.8.1
+net/{bridge,veth,arp,expose}.go and router/fastdp.go, weaveworks/mesh routes.go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 from emulab.dataplane import EVERYWHERE, DataPlane, Tunnel, Wire, bridged, forwarding, minimum_mtu, room_for
@@ -26,6 +27,7 @@ from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
 from emulab.ipam.ring import Ring
 from emulab.model import Cluster, Endpoint, IPAddress, Topology, mac_from
+from emulab.objects import Objects, Policy
 from emulab.state import (
     Bridge,
     BridgePort,
@@ -41,6 +43,8 @@ from emulab.state import (
     Vxlan,
     merge,
 )
+
+from ._weave_npc import Filter, WeaveNpc, named_ports
 
 OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP, VXLAN and the inner Ethernet header, in bytes
 MOST_PEERS = 4095  # a short ID has 12 bits
@@ -72,7 +76,18 @@ class Weave(DataPlane):
         return Ring(topology)
 
     def plan(self, cluster: Cluster) -> State:
-        return merge(*(self._node(cluster, node.name) for node in cluster.nodes))
+        npc, topology = WeaveNpc(cluster), cluster.topology
+        underlay = replace(topology, name="", description="", pods=(), objects=Objects())
+        datapaths = _datapaths(underlay, self._mtu(topology), self.port)
+        return merge(*(self._node(cluster, node.name, datapaths[node.name], npc) for node in cluster.nodes))
+
+    def unenforced(self, policy: Policy) -> str:
+        if not policy.kubernetes:
+            return "weave enforces networking.k8s.io/v1 NetworkPolicy only"
+        if places := named_ports(policy):
+            rules, are = ("rules", "are") if len(places) > 1 else ("rule", "is")
+            return f"weave-npc does not support named ports: {rules} {', '.join(places)} {are} not enforced"
+        return ""
 
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         topology, here, tunnels = cluster.topology, source.node, []
@@ -88,7 +103,7 @@ class Weave(DataPlane):
     def _mtu(self, topology: Topology) -> int:
         return room_for(topology, OVERHEAD[topology.outer_family(4)], self.mtu, minimum_mtu(topology))
 
-    def _node(self, cluster: Cluster, node: str) -> State:
+    def _node(self, cluster: Cluster, node: str, datapath: tuple[KernelObject, ...], npc: WeaveNpc) -> State:
         topology = cluster.topology
         pods = bridged(
             cluster,
@@ -101,30 +116,47 @@ class Weave(DataPlane):
             pod_routes=lambda _: _in_pod(cluster, node),
             always=True,
         )
-        tables = (_expose(cluster, node, family) for family in topology.families)
-        after = (BridgePort("vethwe-bridge", "weave"), *_arp_cache("weave"), *tables)
-        return merge({node: (*forwarding(cluster), *self._datapath(cluster, node))}, pods, {node: after})
+        tables = (_table(cluster, node, family, npc) for family in topology.families)
+        after = (BridgePort("vethwe-bridge", "weave"), *_arp_cache("weave"), *npc.sysctls(), *tables)
+        relaying = _relaying(cluster, node) if topology.apart else ()
+        untracked = (_untracked(family) for family in topology.families if topology.objects.services)
+        return merge({node: (*forwarding(cluster), *datapath, *relaying, *untracked)}, pods, {node: after})
 
-    def _datapath(self, cluster: Cluster, node: str) -> Iterator[KernelObject]:
-        """The second bridge, the pair that joins it to the first, and the tunnels."""
-        topology, mtu, mesh = cluster.topology, self._mtu(cluster.topology), not cluster.topology.apart
-        yield Bridge("datapath", mtu)
-        yield Veth("vethwe-bridge", "vethwe-datapath", mtu=mtu)
-        for device in ("datapath", "vethwe-bridge", "vethwe-datapath"):
+
+@lru_cache(maxsize=2)
+def _datapaths(underlay: Topology, mtu: int, port: int) -> dict[str, tuple[KernelObject, ...]]:
+    """`_datapath` of every node, kept from plan to plan: a hundred nodes have 40,000 objects there, whatever their pods."""
+    return {node.name: tuple(_datapath(underlay, node.name, mtu, port)) for node in underlay.nodes}
+
+
+def _datapath(topology: Topology, node: str, mtu: int, port: int) -> Iterator[KernelObject]:
+    """The second bridge, the pair that joins it to the first, and the tunnels."""
+    mesh = not topology.apart
+    yield Bridge("datapath", mtu)
+    yield Veth("vethwe-bridge", "vethwe-datapath", mtu=mtu)
+    for device in ("datapath", "vethwe-bridge", "vethwe-datapath"):
+        yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
+        yield Up(device)
+    yield BridgePort("vethwe-datapath", "datapath")
+    uplink, local = topology.uplink(node).interface, _underlay(topology, node)
+    for peer in topology.peers(node):
+        if topology.connected(node, peer.name):
+            device, vni = _device(topology, peer.name), _vni(topology, node, peer.name)
+            remote = _underlay(topology, peer.name)
+            yield Vxlan(device, vni, local, uplink, port, remote, mtu, learning=mesh, dont_fragment=True)
             yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
+            yield BridgePort(device, "datapath", isolated=mesh, learning=mesh, flood=mesh)
             yield Up(device)
-        yield BridgePort("vethwe-datapath", "datapath")
-        uplink, local = topology.uplink(node).interface, _underlay(topology, node)
-        for peer in topology.peers(node):
-            if topology.connected(node, peer.name):
-                device, vni = _device(topology, peer.name), _vni(topology, node, peer.name)
-                remote = _underlay(topology, peer.name)
-                yield Vxlan(device, vni, local, uplink, self.port, remote, mtu, learning=mesh, dont_fragment=True)
-                yield Sysctl(f"net.ipv6.conf.{device}.disable_ipv6", "1")
-                yield BridgePort(device, "datapath", isolated=mesh, learning=mesh, flood=mesh)
-                yield Up(device)
-        if not mesh:
-            yield from _relaying(cluster, node)
+
+
+def _untracked(family: int) -> NftTable:
+    """No netfilter sees what is in an OVS datapath.
+
+    A bridge shows it: there, what a Service has translated would be a second connection with the answers of the first, and
+    get another source port to tell them apart.
+    """
+    chain = "prerouting { type filter hook prerouting priority raw ; }"
+    return NftTable.of({4: "ip", 6: "ip6"}[family], "datapath", {chain: ('iifname "datapath" notrack',)})
 
 
 def _underlay(topology: Topology, node: str) -> IPAddress:
@@ -191,27 +223,38 @@ def _arp_cache(device: str) -> Iterator[KernelObject]:
     yield from (Sysctl(f"net.ipv4.neigh.{device}.{key}", str(value)) for key, value in ARP_CACHE.items())
 
 
-def _expose(cluster: Cluster, node: str, family: int) -> NftTable:
-    """`weave expose`: among themselves pods keep their address; what leaves or enters their network gets the node's."""
+def _table(cluster: Cluster, node: str, family: int, npc: WeaveNpc) -> NftTable:
+    """`weave expose`: among themselves pods keep their address; what leaves or enters their network gets the node's.
+
+    And what may be forwarded: everything among pods, or what `WeaveNpc` says.
+    """
     ip, kind, multicast = ("ip", "ipv4_addr", "224.0.0.0/4") if family == 4 else ("ip6", "ipv6_addr", "ff00::/8")
     pods = cluster.pod_cidr(family)
     local = ", ".join(str(endpoint.address(family)) for endpoint in cluster.endpoints_on(node))
     chains = {
-        "WEAVE": (
+        "WEAVE": [
             f"{ip} daddr @weaver-no-masq-local return",
             f"{ip} saddr {pods} {ip} daddr {multicast} return",
             f"{ip} saddr != {pods} {ip} daddr {pods} masquerade",
             f"{ip} saddr {pods} {ip} daddr != {pods} masquerade",
-        ),
-        "POSTROUTING { type nat hook postrouting priority srcnat ; }": ("jump WEAVE",),
-        "WEAVE-EXPOSE": (f"{ip} daddr {pods} accept",),
-        "FORWARD { type filter hook forward priority filter ; }": (
+        ],
+        "POSTROUTING { type nat hook postrouting priority srcnat ; }": ["jump WEAVE"],
+    }
+    allowed = npc.filter(node, family) if npc else Filter([], _exposed(f"{ip} daddr {pods} accept"), [])
+    commands = [f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}"]
+    commands += [f"add element {ip} weave weaver-no-masq-local {{ {local} }}"] if local else []
+    rules = NftTable.of(ip, "weave", {**chains, **allowed.chains}).rules
+    return NftTable(ip, "weave", (*commands, *allowed.before, *rules, *allowed.after))
+
+
+def _exposed(to_pods: str) -> dict[str, list[str]]:
+    """FORWARD without weave-npc."""
+    return {
+        "WEAVE-EXPOSE": [to_pods],
+        "FORWARD { type filter hook forward priority filter ; }": [
             'iifname "weave" oifname "weave" accept',
             'oifname "weave" jump WEAVE-EXPOSE',
             'iifname "weave" oifname != "weave" accept',
             'oifname "weave" ct state related,established accept',
-        ),
+        ],
     }
-    commands = [f"add set {ip} weave weaver-no-masq-local {{ type {kind} ; }}"]
-    commands += [f"add element {ip} weave weaver-no-masq-local {{ {local} }}"] if local else []
-    return NftTable(ip, "weave", (*commands, *NftTable.of(ip, "weave", chains).rules))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 import socket
 import struct
 import subprocess
@@ -193,6 +194,8 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
         if isinstance(thing, Sysctl):
             # A dot separates, a slash stands for a dot inside an interface's name: sysctl(8).
             path = thing.key.translate({ord("."): "/", ord("/"): "."})
+            if thing.key.startswith("net.bridge.") and not os.path.exists("/proc/sys/net/bridge"):
+                raise MachineError("this kernel shows no bridged packets to nftables: modprobe br_netfilter")
             with open(f"/proc/sys/{path}", "w") as file:
                 file.write(thing.value)
         elif isinstance(thing, NftTable):

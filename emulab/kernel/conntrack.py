@@ -9,17 +9,21 @@ import ctypes
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 from emulab.errors import MachineError
-from emulab.kernel.namespaces import Namespaces, entered
-from emulab.kernel.netlink import SOL_NETLINK, attributes, messages
+from emulab.kernel.namespaces import Namespace, Namespaces, entered
+from emulab.kernel.netlink import SOL_NETLINK, NetlinkSocket, Request, attribute, attributes, messages
 
 _NETFILTER = 12
 _SRC_NAT, _DST_NAT = 1 << 4, 1 << 5
 _NAT = _SRC_NAT | _DST_NAT
 _STATUS = 3
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET and _DELETE
+_CTA_TUPLE_ORIG, _NESTED = 1, 1 << 15
+_ENOENT = 2
 _NEW_CONNECTIONS = 1  # NFNLGRP_CONNTRACK_NEW
 _SO_ATTACH_FILTER = 26
 _BUFFER = 4 << 20
@@ -58,7 +62,7 @@ class Tuple(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A translated connection: ``reply`` is not the mirror of ``original``."""
+    """A connection; of a translated one ``reply`` is not the mirror of ``original``."""
 
     original: Tuple
     reply: Tuple
@@ -110,10 +114,30 @@ class Watch:
             listener.close()
 
 
-def _entry(data: bytes) -> Iterator[Entry]:
+def forget(namespace: Namespace, protocol: int, doomed: Callable[[Entry], bool]) -> int:
+    """Let the connections of an IP protocol go that are ``doomed``: their next packet is a first one.  Returns how many.
+
+    It walks the table of the whole machine once.
+    """
+    with entered(namespace.net):
+        netfilter = NetlinkSocket(_NETFILTER)
+    with closing(netfilter):
+        requests = []
+        for _, body in netfilter.dump(_GET, bytes(4)):
+            original = dict(attributes(body[4:])).get(_CTA_TUPLE_ORIG, b"")
+            for entry in _entry(body[4:], translated=False):
+                if entry.original.protocol == protocol and doomed(entry):
+                    named = attribute(_CTA_TUPLE_ORIG | _NESTED, original)
+                    requests.append(Request(_DELETE, 0, body[:1] + bytes(3) + named))
+        netfilter.execute(requests, frozenset({_ENOENT}))
+    return len(requests)
+
+
+def _entry(data: bytes, translated: bool = True) -> Iterator[Entry]:
+    """The one in ``data``, if it is complete; ``translated``: only if it is."""
     values = dict(attributes(data))
     status = struct.unpack("!I", values.get(3, b"\0\0\0\0"))[0]
-    if status & _NAT and 1 in values and 2 in values:
+    if (status & _NAT or not translated) and 1 in values and 2 in values:
         yield Entry(_tuple(values[1]), _tuple(values[2]), bool(status & _SRC_NAT), bool(status & _DST_NAT))
 
 

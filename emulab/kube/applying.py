@@ -49,17 +49,16 @@ def applied(topology: Topology, documents: Sequence[Document], was: Topology | N
     before = was or topology
     topology = relabelled(topology, {value.node.name: value.node.labels for _, value in values if isinstance(value, AskedNode)})
     for document, value in values:
-        if isinstance(value, (Namespace, Workload, Policy, Tier, EndpointSlice)):
-            topology = replace(topology, objects=_with(topology.objects, value))
-        elif isinstance(value, Service):
-            pass
-        elif not isinstance(value, (Asked, AskedNode)):
+        if not isinstance(value, (Asked, AskedNode, Namespace, Workload, Policy, Tier, EndpointSlice, Service)):
             document.fail((), f"{type(value).__name__}: nothing that can be applied")
+    plain = [value for _, value in values if not isinstance(value, (Asked, AskedNode, Service))]
+    topology = replace(topology, objects=_with(topology.objects, plain))
     topology = _services(topology, [(document, value) for document, value in values if isinstance(value, Service)])
     topology = _pods(topology, [value for _, value in values if isinstance(value, Asked)])
     placed = scheduling.reconciled(topology)
     after = replace(topology, pods=placed.pods, objects=replace(topology.objects, host_pods=placed.host_pods))
-    results = tuple((document.kind.title(document.name), _outcome(before, after, document)) for document in documents)
+    were, are = _Shown(before), _Shown(after)
+    results = tuple((document.kind.title(document.name), _outcome(were, are, document)) for document in documents)
     told = tuple(dict.fromkeys(line for document in documents for line in document.warnings))
     nodes = tuple(value for _, value in values if isinstance(value, AskedNode))
     return Applied(after.pods, after.objects, nodes, results, (*told, *placed.missing))
@@ -143,14 +142,15 @@ def identity(value: Any) -> tuple[str, ...]:
     return api, kind, getattr(value, "namespace", ""), value.name
 
 
-def _with(objects: Objects, value: Any) -> Objects:
-    """The objects with one more, or with one replaced in its place."""
-    field = next(name for kind, name in _PLACES if isinstance(value, kind))
-    there = getattr(objects, field)
-    key = identity(value)
-    if any(identity(one) == key for one in there):
-        return replace(objects, **{field: tuple(value if identity(one) == key else one for one in there)})
-    return replace(objects, **{field: (*there, value)})
+def _with(objects: Objects, values: Iterable[Any]) -> Objects:
+    """The objects with more of them, those that were there replaced in their places."""
+    found: dict[str, dict[tuple[str, ...], Any]] = {}
+    for value in values:
+        field = next(name for kind, name in _PLACES if isinstance(value, kind))
+        if field not in found:
+            found[field] = {identity(one): one for one in getattr(objects, field)}
+        found[field][identity(value)] = value
+    return replace(objects, **{field: tuple(ones.values()) for field, ones in found.items()})
 
 
 def _services(topology: Topology, asked: Sequence[tuple[Document, Service]]) -> Topology:
@@ -211,13 +211,25 @@ def _nowhere(topology: Topology, template: Any) -> tuple[tuple[str, ...], str]:
     return ("spec",), "no running node is left for it: its host ports are taken, or its nodeSelector matches none"
 
 
-def _outcome(before: Topology, after: Topology, document: Document) -> str:
-    """created, configured or unchanged: as somebody sees who looks at the object before and after."""
-    old = showing.manifest(before, document.kind, document.namespace, document.name)
-    if old is None:
-        return "created"
-    new = showing.manifest(after, document.kind, document.namespace, document.name)
-    return "unchanged" if showing.wanted(old) == showing.wanted(new or {}) else "configured"
+class _Shown:
+    """A topology's objects as somebody sees them who looks; a kind is listed once."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._kinds: dict[tuple[str, str], dict[tuple[str, str], Any]] = {}
+
+    def find(self, document: Document) -> dict[str, Any] | None:
+        kind = document.kind
+        if (kind.api, kind.name) not in self._kinds:
+            values = showing.values(self._topology, kind)
+            self._kinds[kind.api, kind.name] = {(getattr(one, "namespace", ""), one.name): one for one in values}
+        value = self._kinds[kind.api, kind.name].get((document.namespace, document.name))
+        return None if value is None else showing.wanted(showing.shown(kind, value))
+
+
+def _outcome(were: _Shown, are: _Shown, document: Document) -> str:
+    old = were.find(document)
+    return "created" if old is None else "unchanged" if old == are.find(document) else "configured"
 
 
 def deleted(topology: Topology, keys: Collection[tuple[str, str, str, str]]) -> Applied:
@@ -282,4 +294,4 @@ def labelled(
         return relabelled(topology, {name: changed.labels}), what
     if isinstance(value, Pod):
         return replace(topology, pods=tuple(changed if pod.key == value.key else pod for pod in topology.pods)), what
-    return replace(topology, objects=_with(topology.objects, changed)), what
+    return replace(topology, objects=_with(topology.objects, [changed])), what

@@ -53,7 +53,7 @@ def _document(raw: Raw, value: Any, trail: Path, ignore_unknown: bool, namespace
         refuse(raw, trail, "", (), f"an object with apiVersion and kind expected, got {_said(value)}")
     for field in ("apiVersion", "kind"):
         if not isinstance(value.get(field), str) or not value[field]:
-            refuse(raw, trail, "", (field,) if field in value else (), f"{field}: text expected, got {_said(value.get(field))}")
+            refuse(raw, trail, "", (field,), f"text expected, got {_said(value[field])}" if field in value else "required")
     api, name = value["apiVersion"], value["kind"]
     kind = KINDS.get((api, name))
     if kind is None:
@@ -80,6 +80,7 @@ def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unkn
     parts += [str(given["name"])[:_MOST_NAME]] if given.get("name") else []
     what = f"{kind.name} {'/'.join(parts) if given.get('name') else ''}".strip()
     model = kind.model()
+    value = _asked(value)
     warnings = []
     for mistake in models.unknown(value, model):
         if not ignore_unknown:
@@ -104,6 +105,15 @@ def _path(path: Path) -> str:
     from emulab.kube.text import shown
 
     return shown(path)
+
+
+def _asked(value: dict[str, Any]) -> dict[str, Any]:
+    """Without the status, which is the server's; of a node's the addresses are asked for."""
+    status = value.get("status")
+    kept = {key: inner for key, inner in value.items() if key != "status"}
+    if isinstance(status, dict) and "addresses" in status and value.get("kind") == "Node":
+        kept["status"] = {"addresses": status["addresses"]}
+    return kept
 
 
 def _check_metadata(found: Document) -> None:

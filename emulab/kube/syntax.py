@@ -39,6 +39,13 @@ def label(found: Document, path: Path, text: str, what: str) -> None:
         found.fail(path, f"{text[:80]!r} is no {what}: expected {LABEL_RULE}")
 
 
+def service_name(found: Document, path: Path, text: str) -> None:
+    """An RFC 1035 label."""
+    if not is_label(text) or not text[0].isalpha():
+        rule = "at most 63 of a-z, 0-9 and '-', a letter first, a letter or digit at the end (RFC 1035)"
+        found.fail(path, f"{text[:80]!r} is no name for a Service: expected {rule}")
+
+
 def subdomain(found: Document, path: Path, text: str, what: str) -> None:
     """An RFC 1123 subdomain."""
     if not is_subdomain(text):
@@ -158,7 +165,9 @@ def selector(found: Document, path: Path, given: Any) -> Selector:
     return both(parts)
 
 
-_TERM = re.compile(r"\s*(?:(!)\s*([^\s!=,()]+)|([^\s!=,()]+)\s*(?:(==?|!=)\s*([^\s!=,()]*)|(?<=\s)(in|notin)\s*\(([^()]*)\))?)\s*(,|$)")
+_TERM = re.compile(
+    r"\s*(?:(!)\s*([^\s!=,()]+)|([^\s!=,()]+)\s*(?:(==?|!=)\s*([^\s!=,()]*)|(?<=\s)(in|notin)\s*\(([^()]*)\))?)\s*(,|$)"
+)
 
 
 def typed_selector(text: str) -> Selector:

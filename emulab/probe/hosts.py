@@ -12,11 +12,12 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
+from emulab.errors import InputError
 from emulab.kernel.namespaces import Namespace, entered
-from emulab.packet import Flow
+from emulab.packet import Flow, short
 from emulab.probe import payload
 from emulab.probe.dissect import IcmpError, icmp_error
 from emulab.probe.flows import PORT
@@ -37,7 +38,10 @@ TOO_BIG = "packet too big"
 
 
 class Host:
-    """Sockets in one namespace, registered with a shared epoll object under the handlers that serve them."""
+    """Sockets in one namespace, registered with a shared epoll object under the handlers that serve them.
+
+    With ``serve`` it answers at ``port``, and in any case at ``more`` (protocol, port).
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Host:
         report: Report,
         on_icmp: Callable[[IcmpError], None],
         port: int = PORT,
+        more: Collection[tuple[str, int]] = (),
     ) -> None:
         self._namespace, self._poller, self._round, self._report, self._on_icmp = (
             namespace,
@@ -65,7 +70,12 @@ class Host:
             for family in families:
                 self._open_raw(family)
                 if serve:
-                    self._serve(family, port)
+                    for protocol in ("udp", "tcp"):
+                        self._serve(family, protocol, port)
+                for protocol, number in more:
+                    if not (serve and number == port):
+                        with contextlib.suppress(InputError):  # an own server may answer; if not, that is what is measured
+                            self._serve(family, protocol, number)
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -90,7 +100,7 @@ class Host:
         self._poller.add(receiver, lambda: self._read_icmp(family, receiver))
 
     def _read_icmp(self, family: int, receiver: socket.socket) -> None:
-        for packet, sender in _datagrams(receiver):
+        for packet, sender in datagrams(receiver):
             message = packet[(packet[0] & 15) * 4 :] if family == 4 else packet
             if message[:1] in (b"\x00", b"\x81"):
                 found = payload.read(message[8:], self._round)
@@ -101,20 +111,29 @@ class Host:
                 if error:
                     self._on_icmp(error._replace(text=f"{error.text}, by {sender[0]}"))
 
-    def _serve(self, family: int, port: int) -> None:
-        """Echo servers on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen."""
-        datagrams = self._socket(family, socket.SOCK_DGRAM)
-        listener = self._socket(family, socket.SOCK_STREAM)
-        for server in (datagrams, listener):
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == 6:
-                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    def _serve(self, family: int, protocol: str, port: int) -> None:
+        """An echo server on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen.
+
+        A port that a pod declares has a server that answers as ours would (`emulab.serving.responder`).
+        """
+        if (protocol, port, family) in self._namespace.served:
+            return
+        server = self._socket(family, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == 6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
             server.bind(("" if family == 4 else "::", port))
+        except OSError as error:
+            taken = f"{short(self._namespace.name)}: {protocol} port {port} is taken by somebody's own server"
+            raise InputError(f"{taken} ({error.strerror}): probe another one (--port)") from None
+        if protocol == "tcp":
+            server.listen(4096)
+            self._poller.add(server, lambda: self._accept(server))
+            return
         level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
-        datagrams.setsockopt(level, option, 1)
-        listener.listen(4096)
-        self._poller.add(datagrams, lambda: _echo(datagrams))
-        self._poller.add(listener, lambda: self._accept(listener))
+        server.setsockopt(level, option, 1)
+        self._poller.add(server, lambda: echo(server, lambda data, *_: payload.answer(data)))
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -168,7 +187,7 @@ class Host:
             client.close()
 
     def _read_replies(self, client: socket.socket) -> None:
-        for data, _ in _datagrams(client):
+        for data, _ in datagrams(client):
             found = payload.read(data, self._round)
             if found and found[1] == payload.REPLY:
                 self._report(Answer(found[0]))
@@ -267,7 +286,7 @@ def _plain(code: int) -> str:
     return os.strerror(code).lower()
 
 
-def _datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
+def datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
     found: list[tuple[bytes, tuple[str, int]]] = []
     while len(found) < 1024:
         try:
@@ -279,8 +298,11 @@ def _datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
     return found
 
 
-def _echo(server: socket.socket) -> None:
-    """Answer every datagram from the address at which it arrived (IP_PKTINFO): the port alone would not tell."""
+def echo(server: socket.socket, answer: Callable[[bytes, str, int], bytes]) -> None:
+    """Answer every datagram from the address at which it arrived (IP_PKTINFO): the port alone would not tell.
+
+    ``answer`` makes it of the datagram, its sender's address and port; an empty one is not sent.
+    """
     for _ in range(1024):
         try:
             data, control, _, sender = server.recvmsg(2048, 256)
@@ -289,8 +311,10 @@ def _echo(server: socket.socket) -> None:
         except OSError:
             continue
         back = [(level, kind, _as_source(level, value)) for level, kind, value in control]
+        told = answer(data, sender[0], sender[1])
         with contextlib.suppress(OSError):  # nobody to answer to: the flow will be missed, and told
-            server.sendmsg([payload.answer(data)], back, 0, sender)
+            if told:
+                server.sendmsg([told], back, 0, sender)
 
 
 def _as_source(level: int, packet_info: bytes) -> bytes:

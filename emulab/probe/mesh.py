@@ -49,10 +49,12 @@ def prove(
     dports: Sequence[int],
     timeout: float = 1.0,
     on_progress: Callable[[int], None] | None = None,
+    denied: Sequence[bytes] = (),
 ) -> Rows:
     """Exchange all pairs; ``rows[destination][source]`` says how each ended.
 
-    One thread per port of ``dports``, each with an equal share of the senders (`share`).
+    One thread per port of ``dports``, each with an equal share of the senders (`share`).  Where ``denied[destination][source]``
+    is 1 nothing is expected to arrive; it is tried all the same.
     """
     rows = [bytearray(len(endpoints)) for _ in endpoints]
     with ExitStack() as release:
@@ -63,7 +65,7 @@ def prove(
             receivers = [_bound(namespaces, e, family, dport, release) for e in endpoints]
             sources = share(len(endpoints), index, len(dports))
             workers.append(_Worker(exchange, receivers, sources, dport, timeout, release))
-        workers[0].warm_up()
+        workers[0].warm_up(denied)
         threads = [threading.Thread(target=worker.run, name=f"mesh-{i}") for i, worker in enumerate(workers)]
         for thread in threads:
             thread.start()
@@ -158,7 +160,7 @@ class _Worker:
         for fd in self._by_fd:
             self._poller.register(fd, select.EPOLLIN)
 
-    def warm_up(self) -> None:
+    def warm_up(self, denied: Sequence[bytes]) -> None:
         """One datagram through every pod and between every two neighbours in the list, until all neighbours are resolved.
 
         A queue for an unresolved neighbour holds some hundred packets; the exchange would overrun it.
@@ -167,7 +169,7 @@ class _Worker:
         stride = max(1, count // 24)
         hops = {(i, (i + 1) % count) for i in range(count)}
         hops |= {(i, j) for i in range(0, count, stride) for j in range(0, count, stride)}
-        waiting = {(i, j) for i, j in hops if i != j}
+        waiting = {(i, j) for i, j in hops if i != j and not (denied and denied[j][i])}
         deadline = time.monotonic() + self._timeout
         while waiting and time.monotonic() < deadline:
             for source, destination in sorted(waiting):

@@ -1,11 +1,14 @@
-"""What a probe carries: a mark that no other packet has, the leg, the round and the flow's number."""
+"""What a probe carries: a mark that no other packet has, the leg, the round and the flow's number.
+
+A probe that asks (``ASK``) wants to be told who answers, and whom the answering one saw: that follows the reply.
+"""
 
 from __future__ import annotations
 
 import struct
 
 MAGIC = b"emulab\x1a"
-REQUEST, REPLY = b"Q", b"R"
+REQUEST, REPLY, ASK = b"Q", b"R", b"?"
 SIZE = 32
 _layout = struct.Struct("!7scII16s")
 

@@ -107,7 +107,10 @@ def _workload(design: Design, workload: Workload) -> Lines:
     mine, ready = kube.pods_of(design.cluster, workload)
     yield "Selector", kube.selector_text(workload.selector)
     if workload.kind == "Deployment":
-        yield "Replicas", f"{workload.replicas} desired | {mine} total | {ready} available | {workload.replicas - ready} unavailable"
+        yield (
+            "Replicas",
+            f"{workload.replicas} desired | {mine} total | {ready} available | {workload.replicas - ready} unavailable",
+        )
     yield "Node-Selectors", kube.labels_text(workload.template.node_selector)
     owner = f"{workload.kind}/{workload.name}"
     everybody: list[Pod | HostPod] = [*design.topology.pods, *design.topology.objects.host_pods]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from emulab.endpoints import Backends
 from emulab.kube import showing
 from emulab.kube.document import Kind
-from emulab.kube.endpoints import backends
 from emulab.kube.services import port_text
 from emulab.model import Cluster, Node, Pod
-from emulab.objects import EndpointSlice, HostPod, Namespace, Policy, Service, Tier, Workload
-from emulab.selector import Everything, In, Selector
+from emulab.objects import EndpointSlice, HostPod, Namespace, Policy, Service, ServicePort, Tier, Workload
+from emulab.selector import Every, Everything, In, Selector
 
 _HEADINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Namespace": (("NAME", "STATUS"), ("LABELS",)),
@@ -30,11 +30,7 @@ _CALICO = (("NAME", "TIER", "ORDER"), ("SELECTOR", "TYPES"))
 _MOST_ENDPOINTS = 3  # that a table shows, as kubectl's does
 
 
-def _nothing() -> type:
-    raise AssertionError("endpoints are never read")
-
-
-ENDPOINTS = Kind("v1", "Endpoints", "endpoints", ("ep",), _nothing, _nothing)
+ENDPOINTS = Kind("v1", "Endpoints", "endpoints", ("ep",), lambda: object, lambda _: None)
 DERIVED = {word: ENDPOINTS for word in ENDPOINTS.words}  # what can be looked at only
 
 
@@ -51,15 +47,17 @@ def items(cluster: Cluster, kind: Kind) -> list[dict[str, Any]]:
     topology = cluster.topology
     if kind is ENDPOINTS:
         services = [one for one in topology.objects.services if one.kind != "ExternalName"]
-        return [_item(one.namespace, one.name, _endpoints(cluster, one), _endpoints_manifest(cluster, one)) for one in services]
+        return [
+            _item(kind, one.namespace, one.name, _endpoints(cluster, one), _endpoints_manifest(cluster, one)) for one in services
+        ]
     return [
-        _item(getattr(value, "namespace", ""), value.name, cells(cluster, value), manifest(cluster, kind, value))
+        _item(kind, getattr(value, "namespace", ""), value.name, cells(cluster, value), manifest(cluster, kind, value))
         for value in showing.values(topology, kind)
     ]
 
 
-def _item(namespace: str, name: str, found: dict[str, str], shown: dict[str, Any]) -> dict[str, Any]:
-    return {"namespace": namespace, "name": name, "cells": found, "manifest": shown}
+def _item(kind: Kind, namespace: str, name: str, found: dict[str, str], shown: dict[str, Any]) -> dict[str, Any]:
+    return {"namespace": namespace, "name": name, "title": kind.title(name), "cells": found, "manifest": shown}
 
 
 def cells(cluster: Cluster, value: Any) -> dict[str, str]:
@@ -73,11 +71,11 @@ def cells(cluster: Cluster, value: Any) -> dict[str, str]:
 def manifest(cluster: Cluster, kind: Kind, value: Any) -> dict[str, Any]:
     """The object with its status."""
     topology = cluster.topology
-    if isinstance(value, Node) and not value.pod_cidrs:
+    if isinstance(value, Node):  # several blocks are no pod CIDRs
         leases = [lease.network for lease in cluster.leases_of(value.name)]
-        if len({one.version for one in leases}) == len(leases):
-            value = replace(value, pod_cidrs=tuple(leases))
-    shown = showing.shown(topology, kind, value)
+        single = len({one.version for one in leases}) == len(leases)
+        value = replace(value, pod_cidrs=tuple(leases) if single else ())
+    shown = showing.shown(kind, value)
     if isinstance(value, (Pod, HostPod)):
         addresses = pod_addresses(cluster, value)
         shown["status"] = {
@@ -136,10 +134,9 @@ def selector_text(selector: Selector | None) -> str:
     """A selector as kubectl prints it: ``app=web``; what cannot be said so as its expression."""
     if selector is None or isinstance(selector, Everything):
         return "<none>"
-    parts = getattr(selector, "parts", (selector,))
-    if all(isinstance(part, In) and len(part.values) == 1 for part in parts):
-        return ",".join(f"{part.key}={part.values[0]}" for part in parts)
-    return str(selector)
+    parts = selector.parts if isinstance(selector, Every) else (selector,)
+    plain = [f"{part.key}={part.values[0]}" for part in parts if isinstance(part, In) and len(part.values) == 1]
+    return ",".join(plain) if len(plain) == len(parts) else str(selector)
 
 
 def _namespace(_: Cluster, one: Namespace) -> dict[str, str]:
@@ -188,13 +185,17 @@ def _service(_: Cluster, one: Service) -> dict[str, str]:
     }
 
 
+_ANY_PORT = ServicePort("", "tcp", 0, 0)  # where a headless Service has none
+
+
 def endpoint_texts(cluster: Cluster, service: Service) -> list[str]:
     """``10.1.1.2:8080`` for every ready endpoint and port, in the Service's first family."""
     found = []
-    for backend in backends(cluster, service, service.families[0]):
-        if backend.ready or service.publish_not_ready:
-            address = f"[{backend.address}]" if backend.address.version == 6 else str(backend.address)
-            found += [f"{address}:{number}" for _, number in backend.ports] if service.ports else [str(backend.address)]
+    for port in service.ports or (_ANY_PORT,):
+        for one in Backends(cluster).of(service, port):
+            if one.ready and one.address.version == service.families[0]:
+                address = f"[{one.address}]" if one.address.version == 6 and port.port else str(one.address)
+                found.append(f"{address}:{one.port}" if port.port else address)
     return found
 
 
@@ -208,20 +209,26 @@ def _few(texts: list[str]) -> str:
 
 
 def _endpoints_manifest(cluster: Cluster, service: Service) -> dict[str, Any]:
-    subsets: dict[tuple[tuple[str, int, str], ...], dict[str, Any]] = {}
-    for backend in backends(cluster, service, service.families[0]):
-        ports = tuple((port.name, number, port.protocol.upper()) for port, number in backend.ports)
-        subset = subsets.setdefault(ports, {})
-        ready = "addresses" if backend.ready or service.publish_not_ready else "notReadyAddresses"
-        namespace, _, pod = backend.pod.rpartition("/")
-        target = {"targetRef": {"kind": "Pod", "namespace": namespace, "name": pod}} if pod else {}
-        entry = {"ip": str(backend.address), **({"nodeName": backend.node} if backend.node else {}), **target}
-        subset.setdefault(ready, []).append(entry)
-        subset["ports"] = [
-            {**({"name": name} if name else {}), "port": number, "protocol": protocol} for name, number, protocol in ports
-        ]
+    """As the Endpoints controller has it, but for a subset per port."""
+    subsets = []
+    for port in service.ports or (_ANY_PORT,):
+        by_number: dict[int, dict[str, Any]] = {}
+        for one in Backends(cluster).of(service, port):
+            if one.address.version != service.families[0]:
+                continue
+            subset = by_number.setdefault(one.port, {})
+            namespace, _, pod = one.pod.rpartition("/")
+            entry: dict[str, Any] = {"ip": str(one.address), **({"nodeName": one.node} if one.node else {})}
+            if pod:
+                entry["targetRef"] = {"kind": "Pod", "namespace": namespace, "name": pod}
+            subset.setdefault("addresses" if one.ready else "notReadyAddresses", []).append(entry)
+        for number, subset in by_number.items():
+            if number:
+                named = {"name": port.name} if port.name else {}
+                subset["ports"] = [{**named, "port": number, "protocol": port.protocol.upper()}]
+            subsets.append(subset)
     metadata = {"name": service.name, "namespace": service.namespace}
-    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": list(subsets.values())}
+    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets}
 
 
 def _slice(_: Cluster, one: EndpointSlice) -> dict[str, str]:

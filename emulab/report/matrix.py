@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from emulab.packet import Kind, short
-from emulab.report.verdict import BROKEN_PROMISE, STATES
-from emulab.report.verdict import state as state_of
+from emulab.packet import BROKEN_PROMISE, LET_THROUGH, Kind, short
+from emulab.report.verdict import GOOD, STATES
 from emulab.result import RunResult
 
 DELIVERED = STATES[-1]
-SYMBOLS = {DELIVERED: "✓", "rewritten": "R", "dropped": "✗", "refused": "!", "duplicated": "D", BROKEN_PROMISE: "~"}
+SYMBOLS = {DELIVERED: "✓", "denied": "⊘", "rewritten": "R", "dropped": "✗", "refused": "!", "duplicated": "D"}
+SYMBOLS |= {LET_THROUGH: "‼", BROKEN_PROMISE: "~"}
 MANY_PODS = 20
 MAX_NOTES = 10
 
@@ -34,7 +34,7 @@ class Matrix:
         """(source, destination, text) of the pairs that are not all well."""
         for source, row in zip(self.names, self.rows, strict=True):
             for destination, (text, state) in zip(self.names, row, strict=True):
-                if state not in ("", DELIVERED):
+                if state not in ("", *GOOD):
                     yield source, destination, text
 
 
@@ -49,7 +49,7 @@ def pods(result: RunResult) -> Matrix:
     for judged in result.flows:
         flow = judged.flow
         if flow.kind is Kind.POD:
-            shapes = found.setdefault((flow.source, flow.destination), {}).setdefault(state_of(judged), [])
+            shapes = found.setdefault((flow.source, flow.destination), {}).setdefault(judged.state, [])
             shapes.append(f"{flow.protocol}/IPv{flow.family}")
     patterns: dict[str, int] = {}
 
@@ -75,11 +75,11 @@ def nodes(result: RunResult) -> Matrix:
     for source in names:
         row = []
         for destination in names:
-            counts = Counter({verdict.value: n for verdict, n in found.get((source, destination), Counter()).items() if n})
+            counts = Counter({state: n for state, n in found.get((source, destination), Counter()).items() if n})
             worst = min(counts, key=STATES.index, default="")
-            wrong, total = counts.total() - counts[DELIVERED], counts.total()
+            wrong, total = counts.total() - sum(counts[name] for name in GOOD), counts.total()
             row.append((f"{SYMBOLS[worst]} {f'{wrong}/' if wrong else ''}{total}" if worst else "·", worst))
-            if wrong and len(counts) > 1:
+            if len(counts) > 1:
                 told = ", ".join(f"{counts[name]:,} {name}" for name in STATES if counts[name])
                 matrix.notes.append(f"{source} -> {destination}: {told}")
         matrix.rows.append(row)

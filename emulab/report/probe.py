@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
-from emulab.packet import FlowResult, short
+from emulab.packet import FlowResult, Kind, Verdict, short, text
 from emulab.report.text import console_for
 from emulab.result import RunResult
 
@@ -30,6 +30,7 @@ def shown(judged: FlowResult) -> dict[str, Any]:
     return {
         "from": flow.source,
         "to": flow.destination,
+        **({"kind": flow.kind.value, "address": text(flow.destination_address)} if flow.kind is Kind.SERVICE else {}),
         "family": flow.family,
         "protocol": flow.protocol,
         "port": None if flow.protocol == "icmp" else flow.dport,
@@ -39,6 +40,7 @@ def shown(judged: FlowResult) -> dict[str, Any]:
         "last_seen": str(seen[-1].place) if seen else None,
         "findings": [finding.show() for finding in judged.findings],
         "translations": [finding.show() for finding in judged.translations],
+        **({"policy": judged.policy} if judged.policy else {}),
     }
 
 
@@ -50,7 +52,7 @@ def write_text(result: RunResult, out: TextIO, columns: int | None = None) -> No
     console = console_for(out, columns)
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        style = "green" if row[4] == "delivered" else "" if row is rows[0] else "red"
+        style = "" if row is rows[0] else {"delivered": "green", "denied": "blue"}.get(row[4], "red")
         line = Text("   ".join(cells).rstrip())
         start = sum(widths[:4]) + 12
         line.stylize(style, start, start + len(row[4]))
@@ -59,8 +61,10 @@ def write_text(result: RunResult, out: TextIO, columns: int | None = None) -> No
 
 def _row(judged: FlowResult) -> tuple[str, str, str, str, str, str]:
     flow, facts = judged.flow, shown(judged)
-    told = (judged.findings or judged.translations)[:1]
+    told = (judged.findings or sorted(judged.translations, key=lambda one: one.field != "destination"))[:1]
     detail = f"{facts['time'] * 1e3:.2f} ms" if facts["time"] is not None else ""
+    if judged.verdict is Verdict.DENIED:
+        detail = judged.policy.partition(": ")[2]
     for finding in told:
         detail = str(finding)
     port = "" if flow.protocol == "icmp" else str(flow.dport)

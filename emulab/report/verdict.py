@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from emulab.packet import Finding, FlowResult, Verdict, short
+from emulab.packet import BROKEN_PROMISE, LET_THROUGH, Finding, Kind, Verdict, short
 from emulab.result import RunResult
 
-BROKEN_PROMISE = "not as promised"
-STATES = (*(verdict.value for verdict in Verdict if verdict is not Verdict.DELIVERED), BROKEN_PROMISE, Verdict.DELIVERED.value)
-
-
-def state(result: FlowResult) -> str:
-    """One of `STATES` (worst first): the verdict, or that a flow was delivered otherwise than the data plane promised."""
-    return BROKEN_PROMISE if result.findings and result.verdict is Verdict.DELIVERED else result.verdict.value
+GOOD = (Verdict.DENIED.value, Verdict.DELIVERED.value)
+# What can be said of a flow, worst first.
+STATES = (*(verdict.value for verdict in Verdict if verdict.value not in GOOD), LET_THROUGH, BROKEN_PROMISE, *GOOD)
 
 
 def line(result: RunResult) -> str:
@@ -22,9 +19,12 @@ def line(result: RunResult) -> str:
     counts = result.summary()
     if result.ok:
         whole = f": all {len(result.cluster.endpoints)} pods see each other's own addresses" if result.whole else ""
-        return f"PASS  {counts['flows']:,} flows delivered, none rewritten{whole}"
-    counts[BROKEN_PROMISE] = sum(state(judged) == BROKEN_PROMISE for judged in result.bad())
-    wrong = [f"{counts[name]:,} {name}" for name in STATES[:-1] if counts[name]]
+        denied = f", {counts['denied']:,} denied as policies say" if counts["denied"] else ""
+        service = sum(one.flow.kind is Kind.SERVICE and bool(one.translations) for one in result.flows.recorded)
+        but = f" but {service:,} by Services" if service else ""
+        return f"PASS  {counts['delivered']:,} flows delivered{denied}, none rewritten{but}{whole}"
+    bad = Counter(judged.state for judged in result.bad())
+    wrong = [f"{bad[name]:,} {name}" for name in STATES if bad[name]]
     told = [f"of {counts['flows']:,} flows {', '.join(wrong)}"] if wrong else []
     if checks := sum(bool(checked.findings) for checked in result.mtu):
         told.append(f"{checks} of {len(result.mtu)} MTU checks")
@@ -44,12 +44,15 @@ class Group(NamedTuple):
 def groups(result: RunResult) -> Iterator[Group]:
     """Flows and MTU checks by the first finding of each, and the cluster's, in the order in which they were met.
 
-    Alike are findings of one sort and field at one node or pod, on one leg, by one rule.
+    Alike are findings of one sort and field at one node or pod, on one leg, by one rule; wherever they are, those that say that
+    the same policies are not enforced, or none at all.
     """
     found: dict[tuple[object, ...], list[tuple[str, Finding]]] = {}
     for label, subject, finding in _firsts(result):
         rule = None if (finding.rule or "").startswith("conntrack") else finding.rule  # an entry is one connection's
-        place = "" if finding.field == "MTU" else finding.place.partition(":")[0]
+        place: object = "" if finding.field == "MTU" else finding.place.partition(":")[0]
+        if finding.field == "policy":
+            place = "" if rule else (finding.before, finding.after)
         found.setdefault((label, finding.field, place, finding.leg, rule), []).append((subject, finding))
     for key, alike in found.items():
         subject, finding = alike[0]
@@ -58,12 +61,12 @@ def groups(result: RunResult) -> Iterator[Group]:
 
 def _firsts(result: RunResult) -> Iterator[tuple[str, str, Finding]]:
     for judged in result.bad():
-        yield state(judged), str(judged.flow), judged.findings[0]
+        yield judged.state, str(judged.flow), judged.findings[0]
     for checked in result.mtu:
         for finding in checked.findings[:1]:
             yield "MTU", f"{short(checked.source)} -> {short(checked.destination)} IPv{checked.family}", finding
     for finding in result.findings:
-        yield "cluster", short(finding.place), finding
+        yield "cluster", f"policy {finding.place}" if finding.field == "policy" else short(finding.place), finding
 
 
 def explain(finding: Finding) -> str:
@@ -71,9 +74,11 @@ def explain(finding: Finding) -> str:
     where = f" at {short(finding.place)}"
     if finding.field == "MTU":
         return f"{finding.after} instead of {finding.before}"
-    if finding.field == "delivery":
+    if finding.field in ("delivery", "endpoint"):
         told = f"{finding.after} instead of {finding.before}"
         return told.replace("default/", "") + ("" if finding.place in finding.after else where)
+    if finding.field == "policy":
+        return str(finding)
     if finding.field == "conntrack":
         return f"{finding.after}{where}"
     return str(finding).replace(f" at {finding.place}", where)

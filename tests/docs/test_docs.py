@@ -181,7 +181,7 @@ def result() -> RunResult:
     hop = Observation(1.0, Place("node-a", "eth0"), "out", "request", inner, Outer(*packed, 5, 8472, 1, 64))
     finding = Finding("source", "10.1.1.1", "10.9.9.9", "node-a:eth0", rule="ip nat post")
     made = RunResult("flannel", {"vni": 1}, cluster, timings={"probe": 0.1}, findings=[finding])
-    made.flows.recorded.append(FlowResult(flow, Verdict.REWRITTEN, (hop,), (finding,), (finding,)))
+    made.flows.recorded.append(FlowResult(flow, Verdict.REWRITTEN, (hop,), (finding,), (finding,), "allowed"))
     made.mtu.append(MtuResult("default/a1", "default/b1", 4, 1450, "lost", "lost", "", (finding,)))
     return made
 

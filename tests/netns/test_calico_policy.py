@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 import pytest
-from policed import CLIENT, PORTS, TEAM, WEB, Prober, checks, destination, policy, said, source, under
+from clients import CLIENT, PORTS, TEAM, WEB, Prober, checks, destination, policy, said, source, under
 
 from emulab.lab import Lab
 from emulab.model import IPNetwork

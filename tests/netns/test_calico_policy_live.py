@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from policed import CLIENT, PODS, QUIET, TEAM, Check, Prober, checks, policy, said, source, under
+from clients import CLIENT, PODS, QUIET, TEAM, Check, Prober, checks, policy, said, source, under
 
 from emulab import change
 from emulab.errors import KernelError

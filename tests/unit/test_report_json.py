@@ -66,7 +66,7 @@ FINDING = ["field", "before", "after", "place", "leg", "rule"]
         (["flows", 5, "translations", 0], FINDING),
         (["findings", 0], FINDING),
         (["mtu", 0], ["from", "to", "family", "mtu", "full", "over", "reported_by", "findings"]),
-        (["summary"], ["flows", "delivered", "rewritten", "dropped", "refused", "duplicated"]),
+        (["summary"], ["flows", "delivered", "rewritten", "dropped", "refused", "duplicated", "denied"]),
     ],
 )
 def test_keys_in_order_and_documented(path: list[str | int], keys: list[str]) -> None:

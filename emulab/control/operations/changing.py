@@ -131,9 +131,7 @@ def _node_change(live: LiveLab, name: str, event: str, work: Callable[[Design, s
     return shown
 
 
-def carry_out(
-    live: LiveLab, work: Callable[[Design], Design], dry_run: bool, avoid: Collection[str] = ()
-) -> dict[str, Any]:
+def carry_out(live: LiveLab, work: Callable[[Design], Design], dry_run: bool, avoid: Collection[str] = ()) -> dict[str, Any]:
     """Plan a change with all that follows for workloads, and carry it out unless it is only to be shown.
 
     ``avoid``: keys of pods that are deleted, so that no other gets one of those names.

@@ -78,7 +78,7 @@ def _with_nodes(design: Design, asked: Iterable[Any]) -> Design:
                 one.document.fail((), str(error))
         leases = {lease.network for lease in design.cluster.leases_of(name)}
         if one.node.pod_cidrs and not leases.issuperset(one.node.pod_cidrs):
-            one.document.fail(("spec",), f"podCIDRs: the node's are {', '.join(map(str, leases)) or 'its IPAM\'s choice'}")
+            one.document.fail(("spec",), f"podCIDRs: the node's are {', '.join(map(str, leases)) or 'chosen later'}")
         labels[name] = one.node.labels
     return change.relabel(design, labels) if labels else design
 
@@ -199,7 +199,7 @@ def pod_ready(live: LiveLab, names: list[str], ready: bool, dry_run: bool = Fals
     """Let pods be ready, or not: Services send nothing to those that are not."""
     with live.turn():
         topology = live.lab.cluster.topology
-        pods = {pod.key: pod for pod in (*topology.pods, *topology.objects.host_pods)}
+        pods = {*(pod.key for pod in topology.pods), *(pod.key for pod in topology.objects.host_pods)}
         keys = []
         for name in names:
             key = name if "/" in name else f"default/{name}"
@@ -221,9 +221,7 @@ def pod_ready(live: LiveLab, names: list[str], ready: bool, dry_run: bool = Fals
 
 
 @operation
-def kube_get(
-    live: LiveLab, kind: str, name: str | None = None, namespace: str | None = None, selector: str | None = None
-) -> Any:
+def kube_get(live: LiveLab, kind: str, name: str | None = None, namespace: str | None = None, selector: str | None = None) -> Any:
     """Objects of a kind as tables and as manifests: ``columns``, ``wide`` and ``items`` with ``cells`` and ``manifest``."""
     from emulab.kube import kinds, syntax
     from emulab.report import kube
