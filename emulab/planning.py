@@ -17,7 +17,7 @@ from emulab.dataplane import DataPlane, build_cluster
 from emulab.errors import EmulabError, InputError, PluginError
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Topology
-from emulab.state import Device, State, Veth, merge
+from emulab.state import Bridge, Device, State, Veth, merge
 
 T = TypeVar("T")
 _NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
