@@ -48,8 +48,9 @@ BASE_CHAINS = {
     "filter-FORWARD": "filter hook forward priority filter",
     "nat-POSTROUTING": "nat hook postrouting priority srcnat + 10",
 }
-# A chain and a rule per line, those with "?" only where there are tunnels.  The packet mark's bits are: 0x10000 accept,
-# 0x20000 pass, 0x40000 drop, 0x80000 from a workload, 0x100000 scratch.
+# A chain and a rule per line, those with "?" only where there are tunnels, with "6" only for IPv6: there, what a pod says to
+# its router goes before its policies (filterWorkloadToHostChain in felix/rules/static.go), or nobody would find it.
+# The packet mark's bits are: 0x10000 accept, 0x20000 pass, 0x40000 drop, 0x80000 from a workload, 0x100000 scratch.
 RULES = """
 raw-PREROUTING jump raw-cali-PREROUTING
 raw-cali-PREROUTING meta mark set meta mark & 0xffe0ffff
@@ -60,6 +61,7 @@ filter-INPUT jump filter-cali-INPUT
 ?filter-cali-INPUT udp dport {port} {ip} saddr @cali{v}0all-vxlan-net fib daddr type local accept
 ?filter-cali-INPUT udp dport {port} fib daddr type local drop comment "VXLAN from non-allowed hosts"
 filter-cali-INPUT iifname "cali*" goto filter-cali-wl-to-host
+6filter-cali-wl-to-host icmpv6 type {{ 130, 131, 132, 133, 135, 136 }} accept
 filter-cali-wl-to-host jump filter-cali-from-wl-dispatch
 filter-cali-wl-to-host accept
 filter-FORWARD jump filter-cali-FORWARD
@@ -207,7 +209,7 @@ class Calico(DataPlane):
             sets["all-vxlan-net"] = [str(topology.underlay_address(p.name, family)) for p in topology.peers(node)]
         members = {f"cali{family}0{name}": found for name, found in sets.items()}
         commands = [f"add set {ip} calico {name} {{ type {address} ; flags interval ; }}" for name in members]
-        rules = [*_filled(RULES, tunnels, ip=ip, v=family, port=self.port, device=DEVICE[family])]
+        rules = [*_filled(RULES, "?" * tunnels + "6" * (family == 6), ip=ip, v=family, port=self.port, device=DEVICE[family])]
         enforced = policies.chains(endpoints, family)
         needed = {name: policies.sets[name] for chain in enforced for name in chain.sets}
         commands += [found.declaration for found in needed.values()]
@@ -220,7 +222,7 @@ class Calico(DataPlane):
             for profile in profiles.values():
                 rules += _filled(PROFILE, profile=profile)
             for chain, endpoint in zip(chains.values(), endpoints, strict=True):
-                rules += _filled(WORKLOAD, way == "from", chain=chain, port=self.port)
+                rules += _filled(WORKLOAD, "?" * (way == "from"), chain=chain, port=self.port)
                 rules += [f"{chain} {step}" for step in policies.steps(endpoint, direction)]
                 rules += _filled(PROFILED, chain=chain, profile=profiles[endpoint.pod.namespace])
             members[dispatch] = [f'"{device}" : goto {chain}' for device, chain in chains.items()]
@@ -235,11 +237,11 @@ class Calico(DataPlane):
         return NftTable(ip, "calico", tuple(commands))
 
 
-def _filled(template: str, marked: bool = False, **values: object) -> Iterator[str]:
-    """The rules of a template; those with "?" only if ``marked``."""
+def _filled(template: str, marks: str = "", **values: object) -> Iterator[str]:
+    """The rules of a template; those that begin with a mark only if it is among ``marks``."""
     for rule in template.format(**values).strip().splitlines():
-        if marked or not rule.startswith("?"):
-            yield rule.removeprefix("?")
+        if rule[0] not in "?6" or rule[0] in marks:
+            yield rule.lstrip("?6")
 
 
 def _networks(cluster: Cluster, node: str) -> tuple[IPNetwork, ...]:
