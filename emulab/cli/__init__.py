@@ -19,6 +19,7 @@ COMMANDS = (
     *("run", "plan", "plugins", "topologies", "doctor", "completion"),
     *("up", "down", "ls", "inspect", "exec", "shell", "cli", "get", "capture", "probe", "verify"),
     *("pod", "node", "link", "partition", "heal", "watch", "drift", "repair", "trace", "fault", "diagnose"),
+    *("why", "policy"),
 )
 INTERRUPTED = 130
 BROKEN = 70  # EX_SOFTWARE of sysexits.h: a mistake of ours

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 from emulab import fabric
+from emulab.enforcement import Enforcement
 from emulab.kernel import conntrack, counters, nftrace
 from emulab.packet import Kind, Observation, Place, Verdict
-from emulab.probe import lost, paths, why
+from emulab.probe import deciders, lost, paths, why
 from emulab.probe.engine import Engine, Outcome
 from emulab.probe.scene import Scene
 from emulab.probe.taps import Frame
@@ -29,11 +31,13 @@ def trace(
     size: int | None = None,
     timeout: float = 1.0,
     on_frame: Callable[[Frame], None] | None = None,
+    on_scene: Callable[[Scene, nftrace.Watch], None] | None = None,
 ) -> Trace:
     """One packet from ``source`` to ``destination`` (pod keys, node names or "internet"), hop by hop.
 
     ``size`` is that of the whole IP packet in bytes, as MTUs count; ``timeout`` in seconds is how long a lost one is waited
-    for.  ``on_frame`` gets every frame that the taps see, ARP and all.  Raises `InputError` for what cannot be sent.
+    for.  ``on_frame`` gets every frame that the taps see, ARP and all; ``on_scene`` all that is known in the end.  Raises
+    `InputError` for what cannot be sent.
     """
     wanted = Wanted(lab, source, destination, protocol, port, size)
     family = wanted.family(family)
@@ -83,7 +87,10 @@ def trace(
             engine.missed,
             frozenset(f for f, number in counters.tables_full(lab.namespaces[source]).items() if number > full.get(f, 0)),
         )
-        return _told(lab, scene, outcome, tapped)
+        told = _told(lab, scene, outcome, tapped)
+        if on_scene:
+            on_scene(scene, rules)
+        return told
 
 
 def _off(lab: Running, destination: str, found: Loss) -> Loss:
@@ -92,6 +99,21 @@ def _off(lab: Running, destination: str, found: Loss) -> Loss:
     if node in lab.namespaces or not any(one.name == node for one in lab.cluster.nodes):
         return found
     return Loss(Reason.NODE_STOPPED, f"{node} is switched off", (found.reason, *found.evidence), found.leg)
+
+
+def _policed(lab: Running, scene: Scene, found: Loss) -> Loss:
+    """That policies deny it explains the rule that dropped it, if that is one of the data plane's own, where they count."""
+    policies = Enforcement(lab.cluster, lab.plane)
+    if found.code is not Reason.RULE or found.leg != "request" or not policies.active:
+        return found
+    decision = policies.decision(scene.flow)
+    denier = decision.denier
+    if denier is None:
+        return replace(found, evidence=(*found.evidence, f"policies have it {decision}"))
+    node = next(endpoint.node for endpoint in lab.cluster.endpoints if endpoint.key == denier.pod)
+    if not any(one.dropped for one in deciders.evidence(scene, lab.plan, [node])):
+        return found
+    return Loss(Reason.POLICY, f"by policy: {denier}", (found.reason, *found.evidence), found.leg)
 
 
 def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str]) -> Trace:
@@ -111,7 +133,7 @@ def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str]) -
     verdict = Verdict.DELIVERED if outcome.answered else Verdict.REFUSED if outcome.refused else Verdict.DROPPED
     if outcome.answered and flow.kind is Kind.POD and any(hop.translated for hop in hops):
         verdict = Verdict.REWRITTEN
-    loss = None if outcome.answered else _off(lab, flow.destination, lost.diagnose(scene, hops, ways))
+    loss = None if outcome.answered else _off(lab, flow.destination, _policed(lab, scene, lost.diagnose(scene, hops, ways)))
     request = [hop for hop in hops if hop.leg == "request"]
     back = [hop for hop in hops if hop.leg == "reply"]
     return Trace(
