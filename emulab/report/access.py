@@ -62,8 +62,10 @@ def write_text(access: Access, out: TextIO, columns: int | None = None) -> None:
     counts = access.counts()
     legend = "  ".join(f"{SYMBOLS[state]} {state} {counts[state]:,}" for state in reversed(STATES) if counts[state])
     console.print(f"\n[dim]{spelled(legend, console)}[/]")
-    for policy, words in access.unenforced.items():
-        console.print(f"[yellow]policy {escape(policy)}: {escape(words)}[/]")
+    for words in dict.fromkeys(access.unenforced.values()):
+        named = [policy for policy, why in access.unenforced.items() if why == words]
+        more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        console.print(f"[yellow]policy {escape(named[0])}{more}: {escape(words)}[/]")
     _verdict(access, console)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from sandboxed import inside
 from declaring import PORTS, lab_with
+from sandboxed import inside
 
 from emulab.errors import InputError
 from emulab.kernel import nftables

@@ -11,8 +11,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from sandboxed import inside, measured
 from declaring import ask, lab_with, sockets_in
+from sandboxed import inside, measured
 
 from emulab import change
 from emulab.kernel.namespaces import entered
