@@ -172,7 +172,8 @@ def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
             _running(design.topology, pod.node)
     topology = replace(design.topology, pods=tuple(pods), objects=objects)
     validate(topology)
-    ipam = copy.deepcopy(design.ipam)
+    settled = len(kept) == len(pods) == len(before)  # nobody comes or goes
+    ipam = design.ipam if settled else copy.deepcopy(design.ipam)
     found = {key: before[key].addresses for key in kept}
 
     def allocate() -> None:

@@ -193,7 +193,9 @@ class Topology:
 
     def connected(self, one: str, other: str) -> bool:
         """Whether the underlay carries packets between two nodes, directly or through the router."""
-        return not self.off.intersection((one, other)) and frozenset((one, other)) not in self.apart
+        if self.off and self.off.intersection((one, other)):
+            return False
+        return not self.apart or frozenset((one, other)) not in self.apart
 
     def running(self, node: str) -> bool:
         return self._nodes[node].running
