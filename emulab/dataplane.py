@@ -21,7 +21,7 @@ from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, Topology
 from emulab.objects import Policy
-from emulab.state import Address, Bridge, BridgePort, KernelObject, Route, State, Sysctl, Up, Veth
+from emulab.state import Address, Bridge, BridgePort, KernelObject, RateLimit, Route, State, Sysctl, Up, Veth
 
 EUI64_OF_EE = ipaddress.IPv6Address("fe80::ecee:eeff:feee:eeee")
 CALICO_GATEWAY = ipaddress.IPv4Address("169.254.1.1")
@@ -130,10 +130,12 @@ def bridged(
     here += [Address(bridge, interface(a, prefix(a))) for a in cluster.gateways[node]]
     for endpoint in endpoints:
         here += [BridgePort(host_end(endpoint), bridge, hairpin=True), Up(host_end(endpoint))]
+        here += _limit(host_end(endpoint), endpoint.pod.rates[0])
     state: dict[str, tuple[KernelObject, ...]] = {node: tuple(here)}
     for endpoint in endpoints:
         addresses = [Address("eth0", interface(a, prefix(a))) for a in endpoint.addresses]
-        state[endpoint.key] = (Up("lo"), *_in_pod(endpoint), Up("eth0"), *addresses, *pod_routes(endpoint))
+        limit = _limit("eth0", endpoint.pod.rates[1])
+        state[endpoint.key] = (Up("lo"), *_in_pod(endpoint), Up("eth0"), *limit, *addresses, *pod_routes(endpoint))
     return state
 
 
@@ -148,10 +150,11 @@ def routed(cluster: Cluster, node: str, *, host_end: Callable[[Endpoint], str], 
     for endpoint in cluster.endpoints_on(node):
         host = host_end(endpoint)
         here.append(_pair(endpoint, host, mtu, CALICO_MAC))
-        there: list[KernelObject] = [Up("lo"), *_in_pod(endpoint), Up("eth0")]
+        there: list[KernelObject] = [Up("lo"), *_in_pod(endpoint), Up("eth0"), *_limit("eth0", endpoint.pod.rates[1])]
         for address in endpoint.addresses:
             here += _proxy_sysctls(host, address.version)
         here.append(Up(host))
+        here += _limit(host, endpoint.pod.rates[0])
         for address in endpoint.addresses:
             network = ipaddress.ip_network(address)
             here.append(Route(network, host, link_scope=address.version == 4))
@@ -201,6 +204,11 @@ def minimum_mtu(topology: Topology) -> int:
 
 def _pair(endpoint: Endpoint, host_end: str, mtu: int, mac: str | None = None) -> Veth:
     return Veth(host_end, "eth0", endpoint.key, endpoint.pod.netns, mtu, mac, endpoint.mac)
+
+
+def _limit(device: str, rate: int) -> list[KernelObject]:
+    """What the bandwidth plugin does, without its ifb device: either end of the pair shapes what it sends."""
+    return [RateLimit(device, rate)] if rate else []
 
 
 def _in_pod(endpoint: Endpoint) -> list[KernelObject]:

@@ -36,6 +36,9 @@ def resolve(cluster: Cluster, name: str, *, others: bool = True) -> str:
         return name
     if f"default/{name}" in pods:
         return f"default/{name}"
+    for pod in cluster.topology.objects.host_pods:  # it lives in its node's namespace
+        if pod.key in (name, f"default/{name}"):
+            return pod.node
     if others and name in (GATEWAY, OUTSIDE_HOST):
         return name
     known = [*nodes, *(key.removeprefix("default/") for key in pods)]

@@ -118,10 +118,10 @@ class Weave(DataPlane):
         )
         tables = (_table(cluster, node, family, npc) for family in topology.families)
         after = (BridgePort("vethwe-bridge", "weave"), *_arp_cache("weave"), *npc.sysctls(), *tables)
-        before = [*forwarding(cluster), *datapath, *(_relaying(cluster, node) if topology.apart else ())]
+        before = (*forwarding(cluster), *datapath, *(_relaying(cluster, node) if topology.apart else ()))
         if npc or topology.objects.services:
-            before += [_untracked(family) for family in topology.families]
-        return merge({node: tuple(before)}, pods, {node: after})
+            after = (*after, *map(_untracked, topology.families))
+        return merge({node: before}, pods, {node: after})
 
 
 @lru_cache(maxsize=2)

@@ -68,7 +68,7 @@ def _decoded(read: Callable[[int], bytes], name: str) -> str:
     if len(data) > LONGEST:
         raise InputError(f"more than {LONGEST >> 20} MiB, which is all that the API server takes at once", name)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError:
         raise InputError("cannot read the manifest: it is not UTF-8 text", name) from None
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-LONGEST = 1 << 20  # bytes of a request; answers may be longer
+LONGEST = 16 << 20  # bytes of a request, which may bring manifests along; answers may be longer
 _MOST_DESCRIPTORS = 16
 
 

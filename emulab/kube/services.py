@@ -38,6 +38,7 @@ def service(found: Document) -> Service:
     spec, at = found.model.spec, ("spec",)
     if spec is None:
         found.fail(at, "required")
+    syntax.service_name(found, ("metadata", "name"), found.name)
     kind = syntax.one_of(found, (*at, "type"), spec.type or "ClusterIP", KINDS)
     given = _given(found, kind)
     headless = given == ["None"]

@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 from emulab.control.live import OPERATIONS, Answer, Emit, LiveLab, Operation
-from emulab.control.operations import changing, looking, measuring, policing, trouble  # noqa: F401  (they fill OPERATIONS)
+from emulab.control.operations import changing, kube, looking, measuring, policing, trouble  # noqa: F401  (they fill OPERATIONS)
 from emulab.errors import InputError, nearest
 
 
