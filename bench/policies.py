@@ -30,9 +30,9 @@ def run(plugin: str, settings: list[str], first: int, count: int) -> dict[str, A
         done = 0
         for seed in range(first, first + count):
             one = case(seed, known, names)
-            apply(lab, one)
+            meant = apply(lab, one)
             done += 1
-            if odd := judge.mismatches(everything(lab)):
+            if odd := judge.mismatches(everything(lab), meant):
                 wrong.append("\n".join([str(one), *map(str, odd[:10]), f"{len(odd)} checks in all"]))
                 if len(wrong) == 5:
                     break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -54,14 +54,15 @@ def addresses(lab: Lab) -> list[str]:
     return list(map(str, found))
 
 
-def apply(lab: Lab, case: Case) -> None:
-    """Bring the lab to a case, from whatever it is."""
+def apply(lab: Lab, case: Case, alter: Callable[[Objects], Objects] = lambda objects: objects) -> Objects:
+    """Bring the lab to a case, from whatever it is; returns its objects.  ``alter`` is what goes wrong with them on the way."""
     topology = replace(lab.design.topology, pods=(), objects=Objects())
     pods, objects, *_ = kube.applied(topology, kube.read(case.text, "case"))
-    lab.change(change.reshape(lab.design, pods, objects))
+    lab.change(change.reshape(lab.design, pods, alter(objects)))
     if case.seed % 4 == 0:  # sometimes nobody knows anybody: asking for a MAC is no matter of policy
         for name in lab.namespaces:
             applier.forget_neighbours(lab.namespaces[name])
+    return objects
 
 
 def everything(lab: Lab, shapes: Sequence[tuple[str, int]] = SHAPES) -> list[Check]:
@@ -80,18 +81,20 @@ class Judge:
         self._sources: dict[tuple[str, str, int], IPAddress] = {}
         self.pairs = 0
 
-    def mismatches(self, checks: Iterable[Check]) -> list[Mismatch]:
-        """The checks that end otherwise than policies say, asked again before they count."""
-        lab, oracle = self._lab, Oracle(self._lab.cluster)
+    def mismatches(self, checks: Iterable[Check], meant: Objects, again: bool = True) -> list[Mismatch]:
+        """The checks that end otherwise than the policies that are ``meant`` say; asked ``again`` first, if that is wanted."""
+        lab, cluster = self._lab, self._lab.cluster
+        oracle = Oracle(replace(cluster, topology=replace(cluster.topology, objects=meant)))
         wanted = list(checks)
         self.pairs += len(wanted)
         decisions = {check: self._decide(oracle, check) for check in wanted}
         outcomes = ports.probe(lab.namespaces, lab.cluster, wanted, confirm=False)
         odd = [one.check for one in outcomes if passed(one) != decisions[one.check].allowed]
-        again = ports.probe(lab.namespaces, lab.cluster, odd) if odd else []
+        if again and odd:
+            outcomes = ports.probe(lab.namespaces, lab.cluster, odd)
         return [
             Mismatch(one.check, one.verdict, decisions[one.check])
-            for one in again
+            for one in outcomes
             if passed(one) != decisions[one.check].allowed or one.verdict is Verdict.REWRITTEN
         ]
 
