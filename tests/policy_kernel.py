@@ -8,10 +8,10 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from policy_cases import PORTS, Case
+from policy_cases import PORTS, Case, case
 from sandboxed import build
 
-from emulab import change, kube
+from emulab import change, kube, registry
 from emulab.kernel import applier
 from emulab.kernel.namespaces import entered
 from emulab.lab import Lab
@@ -22,6 +22,8 @@ from emulab.packet import Verdict
 from emulab.probe import ports
 from emulab.probe.ports import Check, Outcome
 
+# Read once beforehand: what reads manifests is imported on demand, and an ordinary user may not be able to.
+kube.applied(replace(registry.topology("flat"), pods=(), objects=Objects()), kube.read(case(0, ["10.0.0.1"]).text, "case"))
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 SHAPES = tuple((protocol.lower(), number) for protocol, number in (*PORTS, ("TCP", 82)))  # the last one is served by nobody
 
