@@ -168,22 +168,20 @@ def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
     """
     before = {endpoint.key: endpoint for endpoint in design.cluster.endpoints}
     kept = {pod.key for pod in pods if pod.key in before and _stays(before[pod.key], pod)}
-    for pod in pods:
-        if pod.key not in kept:
-            _running(design.topology, pod.node)
+    coming = [pod for pod in pods if pod.key not in kept]
+    for pod in coming:
+        _running(design.topology, pod.node)
     topology = replace(design.topology, pods=tuple(pods), objects=objects)
     validate(topology)
-    settled = len(kept) == len(pods) == len(before)  # nobody comes or goes
-    ipam = design.ipam if settled else copy.deepcopy(design.ipam)
+    ipam = copy.deepcopy(design.ipam) if coming or len(kept) < len(before) else design.ipam
     found = {key: before[key].addresses for key in kept}
 
     def allocate() -> None:
         for key, endpoint in before.items():
             if key not in kept:
                 ipam.release(endpoint.pod)
-        for pod in sorted(pods, key=lambda pod: -len(pod.addresses)):
-            if pod.key not in kept:
-                found[pod.key] = ipam.allocate(pod)
+        for pod in sorted(coming, key=lambda pod: -len(pod.addresses)):
+            found[pod.key] = ipam.allocate(pod)
 
     guarded(design.plane.name, allocate)
     return _next(design, topology, ipam, tuple(Endpoint(pod, found[pod.key]) for pod in pods))

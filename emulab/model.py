@@ -276,7 +276,12 @@ class Endpoint:
 
     def digest(self, length: int) -> str:
         """The first hex digits of SHA-1("namespace.name"): how Calico names a pod's host interface."""
-        return hashlib.sha1(f"{self.pod.namespace}.{self.pod.name}".encode()).hexdigest()[:length]
+        return _sha1(f"{self.pod.namespace}.{self.pod.name}")[:length]
+
+
+@lru_cache(maxsize=65536)
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ IP = {4: "ip", 6: "ip6"}
 _CHAIN_BYTES = 255  # NFT_NAME_MAXLEN in linux/netfilter/nf_tables.h, less the final NUL
 _SET_BYTES = 31  # of an ipset (linux/netfilter/ipset/ip_set.h): Felix names nftables sets alike
 _COMMENT_BYTES = 127  # NFTNL_UDATA_COMMENT_MAXLEN in libnftnl/udata.h, less the final NUL
-_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _ICMP = {"icmp": 4, "icmpv6": 6}
 _WITH_PORTS = ("tcp", "udp", "sctp")
 _STATEMENTS = {
@@ -43,11 +43,11 @@ _STATEMENTS = {
 
 
 class Chain(NamedTuple):
-    """A policy's chain as nft commands, and the names of the sets that its rules look into."""
+    """A chain as nft commands, and the names of the sets that its rules look into, for a policy's."""
 
     declaration: str
     rules: tuple[str, ...]
-    sets: tuple[str, ...]
+    sets: tuple[str, ...] = ()
 
 
 class Members(NamedTuple):
@@ -258,7 +258,7 @@ class _Compiler:
         name = f"cali{self._family}0{kind}-{digest}"[:_SET_BYTES]
         if name not in self._sets:
             table = f"{IP[self._family]} calico {name}"
-            of = _TYPE[self._family] + (" . inet_proto . inet_service" if kind == "n" else "")
+            of = ADDRESS_TYPE[self._family] + (" . inet_proto . inet_service" if kind == "n" else "")
             members = ", ".join(elements())
             filled = f"add element {table} {{ {members} }}" if members else ""
             self._sets[name] = Members(f"add set {table} {{ type {of} ; }}", filled)

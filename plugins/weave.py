@@ -118,10 +118,9 @@ class Weave(DataPlane):
         )
         tables = (_table(cluster, node, family, npc) for family in topology.families)
         after = (BridgePort("vethwe-bridge", "weave"), *_arp_cache("weave"), *npc.sysctls(), *tables)
-        before = (*forwarding(cluster), *datapath, *(_relaying(cluster, node) if topology.apart else ()))
-        if npc or topology.objects.services:
-            after = (*after, *map(_untracked, topology.families))
-        return merge({node: before}, pods, {node: after})
+        relaying = _relaying(cluster, node) if topology.apart else ()
+        untracked = (_untracked(family) for family in topology.families if npc or topology.objects.services)
+        return merge({node: (*forwarding(cluster), *datapath, *relaying, *untracked)}, pods, {node: after})
 
 
 @lru_cache(maxsize=2)
@@ -153,9 +152,9 @@ def _datapath(topology: Topology, node: str, mtu: int, port: int) -> Iterator[Ke
 def _untracked(family: int) -> NftTable:
     """No netfilter sees what is in an OVS datapath.
 
-    A bridge shows it: there, what a Service has translated would be a second connection with the answers of the first, and
-    get another source port to tell them apart; and a reset would end a connection before it comes to the rules of weave-npc,
-    which drop what belongs to none.
+    A bridge shows it.  There, what a Service has translated would be a second connection with the answers of the first, and
+    get another source port to tell them apart; and what weave-npc drops later would be a connection already, to which its
+    receiver could answer.
     """
     chain = "prerouting { type filter hook prerouting priority raw ; }"
     return NftTable.of({4: "ip", 6: "ip6"}[family], "datapath", {chain: ('iifname "datapath" notrack',)})

@@ -14,10 +14,15 @@ Risen = Mapping[tuple[str, str, int], int]
 
 def evidence(scene: Scene, plan: State, nodes: Iterable[str], risen: Mapping[str, Risen] | None = None) -> list[Evidence]:
     """What the request met on ``nodes``, in this order; ``risen`` are the counters that rose there meanwhile."""
-    return [found for node in dict.fromkeys(nodes) for found in _on(scene, plan, node, (risen or {}).get(node, {}))]
+    return [found for node in dict.fromkeys(nodes) for _, found in _on(scene, plan, node, (risen or {}).get(node, {}))]
 
 
-def _on(scene: Scene, plan: State, node: str, risen: Risen) -> Iterator[Evidence]:
+def drop(scene: Scene, plan: State, node: str) -> Event | None:
+    """The data plane's own rule that dropped the request on a node."""
+    return next((event for event, found in _on(scene, plan, node, {}) if found.dropped), None)
+
+
+def _on(scene: Scene, plan: State, node: str, risen: Risen) -> Iterator[tuple[Event, Evidence]]:
     planned = planned_comments(plan.get(node, ()))
     seen: set[str] = set()
     for event in scene.events.get(node, ()):
@@ -27,9 +32,9 @@ def _on(scene: Scene, plan: State, node: str, risen: Risen) -> Iterator[Evidence
         packets = risen.get((event.family, event.table, event.handle))
         if found := origin(event.rule):
             policy, direction, place = found
-            yield Evidence(node, direction, policy, place, str(event), event.dropped, packets)
+            yield event, Evidence(node, direction, policy, place, str(event), event.dropped, packets)
         elif _ends(event, planned):
-            yield Evidence(node, "", "", "", str(event), True, packets)
+            yield event, Evidence(node, "", "", "", str(event), True, packets)
 
 
 def _ends(event: Event, planned: set[str]) -> bool:

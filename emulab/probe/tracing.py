@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from ipaddress import ip_address
 
 from emulab import fabric
-from emulab.enforcement import Enforcement
 from emulab.kernel import conntrack, counters, nftrace
+from emulab.oracle import Oracle
 from emulab.packet import Kind, Observation, Place, Verdict
 from emulab.probe import deciders, lost, paths, why
 from emulab.probe.engine import Engine, Outcome
@@ -26,15 +26,16 @@ def trace(
     destination: str,
     *,
     family: int | None = None,
-    protocol: str = "icmp",
+    protocol: str | None = None,
     port: int | None = None,
     size: int | None = None,
     timeout: float = 1.0,
     on_frame: Callable[[Frame], None] | None = None,
     on_scene: Callable[[Scene, nftrace.Watch], None] | None = None,
 ) -> Trace:
-    """One packet from ``source`` to ``destination`` (pod keys, node names or "internet"), hop by hop.
+    """One packet from ``source`` to ``destination`` (pod keys, node names, "internet", a Service), hop by hop.
 
+    Without a ``protocol`` it is an ICMP echo, to a Service that of its port (the first, or the one of that number).
     ``size`` is that of the whole IP packet in bytes, as MTUs count; ``timeout`` in seconds is how long a lost one is waited
     for.  ``on_frame`` gets every frame that the taps see, ARP and all; ``on_scene`` all that is known in the end.  Raises
     `InputError` for what cannot be sent.
@@ -43,7 +44,8 @@ def trace(
     family = wanted.family(family)
     round_ = lab.next_round()
     lab.prime()
-    ends = [name for name in dict.fromkeys((source, destination)) if name in lab.namespaces]
+    places = wanted.places(family)
+    ends = [name for name in dict.fromkeys((source, destination, *places)) if name in lab.namespaces]
     tapped = [name for name in watched(lab, wanted, family) if name in lab.namespaces]
     frames: list[Frame] = []
 
@@ -64,6 +66,7 @@ def trace(
             timeout=timeout,
             on_frame=keep,
             complete=False,
+            serving=wanted.serving(),
         )
         release.callback(engine.close)
         flow = wanted.flow(family, round_, lambda to: engine.host(source).source_for(to))
@@ -87,7 +90,7 @@ def trace(
             engine.missed,
             frozenset(f for f, number in counters.tables_full(lab.namespaces[source]).items() if number > full.get(f, 0)),
         )
-        told = _told(lab, scene, outcome, tapped)
+        told = _told(lab, scene, outcome, tapped, _end(outcome, places) if wanted.service else destination)
         if on_scene:
             on_scene(scene, rules)
         return told
@@ -102,26 +105,38 @@ def _off(lab: Running, destination: str, found: Loss) -> Loss:
 
 
 def _policed(lab: Running, scene: Scene, found: Loss) -> Loss:
-    """That policies deny it explains the rule that dropped it, if that is one of the data plane's own, where they count."""
-    policies = Enforcement(lab.cluster, lab.plane)
-    if found.code is not Reason.RULE or found.leg != "request" or not policies.active:
+    """That policies deny it explains the rule that dropped it, if that is one of the data plane's own, where they count.
+
+    They see the packet as the rule saw it: what was sent to a Service, on its way to an endpoint.
+    """
+    oracle = Oracle(lab.cluster)
+    if found.code is not Reason.RULE or found.leg != "request" or not oracle.active:
         return found
-    decision = policies.decision(scene.flow)
-    denier = decision.denier
-    if denier is None:
-        return replace(found, evidence=(*found.evidence, f"policies have it {decision}"))
-    node = next(endpoint.node for endpoint in lab.cluster.endpoints if endpoint.key == denier.pod)
-    if not any(one.dropped for one in deciders.evidence(scene, lab.plan, [node])):
-        return found
-    return Loss(Reason.POLICY, f"by policy: {denier}", (found.reason, *found.evidence), found.leg)
+    homes = {endpoint.key: endpoint.node for endpoint in lab.cluster.endpoints}
+    for node in scene.nodes.intersection(scene.events):
+        event = deciders.drop(scene, lab.plan, node)
+        if event is None:
+            continue
+        source, destination, transport = scene.ends(event)
+        here, there, port = ip_address(source), ip_address(destination), int.from_bytes(transport[2:4], "big")
+        denier = oracle.decide(here, there, scene.flow.protocol, port).denier
+        if denier is not None and homes[denier.pod] == node:
+            return Loss(Reason.POLICY, f"by policy: {denier}", (found.reason, *found.evidence), found.leg)
+    return found
 
 
-def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str]) -> Trace:
+def _end(outcome: Outcome, places: Collection[str]) -> str:
+    """The endpoint to which a Service's packet came; "" when it came to none."""
+    seen = (one for one in reversed(outcome.seen) if (one.leg, one.direction) == ("request", "in"))
+    return next((one.place.namespace for one in seen if one.place.namespace in places and one.place.interface == "eth0"), "")
+
+
+def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str], destination: str) -> Trace:
     """The kernels are asked while everything is as the packet left it."""
     flow = scene.flow
     nodes = {node.name for node in lab.cluster.nodes}
     wiring = scene.wiring(tapped)
-    ends = [None if name in nodes else Place(name, "eth0") for name in (flow.destination, flow.source)]
+    ends = [None if name in nodes else Place(name, "eth0") for name in (destination, flow.source)]
     ways: dict[str, paths.Way] = {}
     for leg, end in zip(("request", "reply"), ends, strict=True):
         seen = [one for one in outcome.seen if one.leg == leg]
