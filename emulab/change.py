@@ -6,14 +6,14 @@ Raises `InputError` for what cannot be; the design that was given stays as it is
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
 from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPAddress, Link, Node, Pod, Topology
-from emulab.objects import Objects
+from emulab.objects import HostPod, Labels, Objects
 from emulab.planning import Design, guarded, planned
 from emulab.topology import free_addresses, validate
 
@@ -29,7 +29,8 @@ def add_pod(
     _running(design.topology, node)
     namespace, _, short = name.rpartition("/")
     pod = Pod(short, node, namespace or "default", tuple(addresses), tuple(sorted((labels or {}).items())))
-    if any(other.key == pod.key for other in design.topology.pods):
+    everybody: list[Pod | HostPod] = [*design.topology.pods, *design.topology.objects.host_pods]
+    if any(other.key == pod.key for other in everybody):
         raise InputError(f"there is a pod '{pod.key}' already")
     topology = replace(design.topology, pods=(*design.topology.pods, pod))
     validate(topology)
@@ -162,29 +163,54 @@ def _running(topology: Topology, node: str) -> None:
 def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
     """Other pods and objects, all at once.
 
-    A pod that stays on its node keeps its addresses, unless others are asked for, and whatever else of it is different
-    is different at once.
+    A pod that is there keeps its node and its addresses, as its attachment lasts as long as it does; whatever else of it is
+    different is different at once.
     """
     before = {endpoint.key: endpoint for endpoint in design.cluster.endpoints}
-    kept = {pod.key for pod in pods if pod.key in before and _stays(before[pod.key], pod)}
+    kept = {pod.key for pod in pods if pod.key in before}
+    coming = [pod for pod in pods if pod.key not in kept]
     for pod in pods:
-        if pod.key not in kept:
-            _running(design.topology, pod.node)
+        if pod.key in kept and not _stays(before[pod.key], pod):
+            has = f"on {before[pod.key].node} with {', '.join(map(str, before[pod.key].addresses))}"
+            raise InputError(f"pod {pod.key} is {has}, and there it stays: delete it first")
+    for pod in coming:
+        _running(design.topology, pod.node)
     topology = replace(design.topology, pods=tuple(pods), objects=objects)
     validate(topology)
-    ipam = copy.deepcopy(design.ipam)
+    ipam = copy.deepcopy(design.ipam) if coming or len(kept) < len(before) else design.ipam
     found = {key: before[key].addresses for key in kept}
 
     def allocate() -> None:
         for key, endpoint in before.items():
             if key not in kept:
                 ipam.release(endpoint.pod)
-        for pod in sorted(pods, key=lambda pod: -len(pod.addresses)):
-            if pod.key not in kept:
-                found[pod.key] = ipam.allocate(pod)
+        for pod in sorted(coming, key=lambda pod: -len(pod.addresses)):
+            found[pod.key] = ipam.allocate(pod)
 
     guarded(design.plane.name, allocate)
     return _next(design, topology, ipam, tuple(Endpoint(pod, found[pod.key]) for pod in pods))
+
+
+def relabel(design: Design, labels: Mapping[str, Labels]) -> Design:
+    """Other labels on the nodes that ``labels`` names."""
+    nodes = tuple(replace(node, labels=labels.get(node.name, node.labels)) for node in design.topology.nodes)
+    return _next(design, replace(design.topology, nodes=nodes), design.ipam, design.cluster.endpoints)
+
+
+def settled(design: Design, avoid: Collection[str] = ()) -> Design:
+    """What the workloads' controllers make of it: pods where some are missing, and none on nodes that have left.
+
+    ``avoid``: the keys of pods that have just been deleted.
+    """
+    topology = design.topology
+    if not topology.objects.workloads and not topology.objects.host_pods:
+        return design
+    from emulab.kube.scheduling import reconciled
+
+    placed = reconciled(topology, avoid)
+    if (placed.pods, placed.host_pods) == (topology.pods, topology.objects.host_pods):
+        return design
+    return reshape(design, placed.pods, replace(topology.objects, host_pods=placed.host_pods))
 
 
 def _stays(endpoint: Endpoint, pod: Pod) -> bool:

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import ClassVar
 
 from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, Topology
+from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, IPNetwork, Topology
 from emulab.objects import Policy
-from emulab.state import Address, Bridge, BridgePort, KernelObject, Route, State, Sysctl, Up, Veth
+from emulab.state import Address, Bridge, BridgePort, KernelObject, RateLimit, Route, State, Sysctl, Up, Veth
 
 EUI64_OF_EE = ipaddress.IPv6Address("fe80::ecee:eeff:feee:eeee")
 CALICO_GATEWAY = ipaddress.IPv4Address("169.254.1.1")
@@ -80,7 +81,7 @@ class DataPlane(ABC):
 
     def unenforced(self, policy: Policy) -> str:
         """What of a policy this data plane does not enforce, in words for the user; "" when it enforces all of it."""
-        return f"{self.name} enforces no policies"
+        return f"{self.name} enforces no {policy.kind}: nothing is blocked"
 
     def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
         """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""
@@ -130,10 +131,12 @@ def bridged(
     here += [Address(bridge, interface(a, prefix(a))) for a in cluster.gateways[node]]
     for endpoint in endpoints:
         here += [BridgePort(host_end(endpoint), bridge, hairpin=True), Up(host_end(endpoint))]
+        here += _limit(host_end(endpoint), endpoint.pod.rates[0])
     state: dict[str, tuple[KernelObject, ...]] = {node: tuple(here)}
     for endpoint in endpoints:
         addresses = [Address("eth0", interface(a, prefix(a))) for a in endpoint.addresses]
-        state[endpoint.key] = (Up("lo"), *_in_pod(endpoint), Up("eth0"), *addresses, *pod_routes(endpoint))
+        limit = _limit("eth0", endpoint.pod.rates[1])
+        state[endpoint.key] = (Up("lo"), *_in_pod(endpoint.addresses), Up("eth0"), *limit, *addresses, *pod_routes(endpoint))
     return state
 
 
@@ -146,25 +149,31 @@ def routed(cluster: Cluster, node: str, *, host_end: Callable[[Endpoint], str], 
     here: list[KernelObject] = []
     state: dict[str, tuple[KernelObject, ...]] = {}
     for endpoint in cluster.endpoints_on(node):
-        host = host_end(endpoint)
-        here.append(_pair(endpoint, host, mtu, CALICO_MAC))
-        there: list[KernelObject] = [Up("lo"), *_in_pod(endpoint), Up("eth0")]
-        for address in endpoint.addresses:
-            here += _proxy_sysctls(host, address.version)
-        here.append(Up(host))
-        for address in endpoint.addresses:
-            network = ipaddress.ip_network(address)
-            here.append(Route(network, host, link_scope=address.version == 4))
-            if address.version == 4:
-                there.append(Route(ipaddress.ip_network(CALICO_GATEWAY), "eth0", link_scope=True))
-                there.append(Route(ipaddress.ip_network("0.0.0.0/0"), "eth0", CALICO_GATEWAY))
-            else:
-                there.append(Route(ipaddress.ip_network("::/0"), "eth0", EUI64_OF_EE))
-            there.append(Address("eth0", interface(address, address.max_prefixlen)))
-        state[endpoint.key] = tuple(there)
+        pair = _pair(endpoint, host_end(endpoint), mtu, CALICO_MAC)
+        at_home, state[endpoint.key] = _routed(pair, endpoint.addresses)
+        here += at_home
     if here:
         state[node] = tuple(here)
     return state
+
+
+@lru_cache(maxsize=1 << 14)
+def _routed(pair: Veth, addresses: tuple[IPAddress, ...]) -> tuple[tuple[KernelObject, ...], tuple[KernelObject, ...]]:
+    """What one pod needs on its node, and in its own namespace.  Most pods are the same in the next plan."""
+    here: list[KernelObject] = [pair]
+    there: list[KernelObject] = [Up("lo"), *_in_pod(addresses), Up("eth0")]
+    for address in addresses:
+        here += _proxy_sysctls(pair.name, address.version)
+    here.append(Up(pair.name))
+    for address in addresses:
+        here.append(Route(host_network(address), pair.name, link_scope=address.version == 4))
+        if address.version == 4:
+            there.append(Route(host_network(CALICO_GATEWAY), "eth0", link_scope=True))
+            there.append(Route(EVERYWHERE[4], "eth0", CALICO_GATEWAY))
+        else:
+            there.append(Route(EVERYWHERE[6], "eth0", EUI64_OF_EE))
+        there.append(Address("eth0", interface(address, address.max_prefixlen)))
+    return tuple(here), tuple(there)
 
 
 def forwarding(cluster: Cluster) -> list[KernelObject]:
@@ -176,6 +185,12 @@ def forwarding(cluster: Cluster) -> list[KernelObject]:
 def interface(address: IPAddress, prefix: int) -> IPInterface:
     kind = ipaddress.IPv4Interface if address.version == 4 else ipaddress.IPv6Interface
     return kind((int(address), prefix))
+
+
+def host_network(address: IPAddress) -> IPNetwork:
+    """The network of one address, /32 or /128."""
+    kind = ipaddress.IPv4Network if address.version == 4 else ipaddress.IPv6Network
+    return kind((int(address), address.max_prefixlen))
 
 
 def room_for(topology: Topology, overhead: int, mtu: int | None, minimum: int) -> int:
@@ -203,9 +218,14 @@ def _pair(endpoint: Endpoint, host_end: str, mtu: int, mac: str | None = None) -
     return Veth(host_end, "eth0", endpoint.key, endpoint.pod.netns, mtu, mac, endpoint.mac)
 
 
-def _in_pod(endpoint: Endpoint) -> list[KernelObject]:
+def _limit(device: str, rate: int) -> list[KernelObject]:
+    """What the bandwidth plugin does, without its ifb device: either end of the pair shapes what it sends."""
+    return [RateLimit(device, rate)] if rate else []
+
+
+def _in_pod(addresses: Iterable[IPAddress]) -> list[KernelObject]:
     """IPv6 addresses are usable at once, as both real plugins arrange it."""
-    if any(a.version == 6 for a in endpoint.addresses):
+    if any(a.version == 6 for a in addresses):
         return [Sysctl("net.ipv6.conf.eth0.accept_dad", "0")]
     return []
 

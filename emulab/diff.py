@@ -66,6 +66,10 @@ def diff(before: State, after: State) -> Diff:
         was = before.get(namespace, ())
         if was == objects:
             continue
+        altered = tuple((o, n) for o, n in zip(was, objects, strict=False) if o is not n and o != n)
+        if len(was) == len(objects) and all(o.identity == n.identity and _alterable(o, n) for o, n in altered):
+            change[namespace] = altered  # nothing comes or goes
+            continue
         old, new = {thing.identity: thing for thing in was}, {thing.identity: thing for thing in objects}
         leaving = [thing for thing in was if thing.identity not in new]
         replaced = [o for key, o in old.items() if key in new and o != new[key] and not _alterable(o, new[key])]

@@ -101,7 +101,7 @@ class Pod:
     rates: tuple[int, int] = (0, 0)
     manifest: Manifest = field(default_factory=dict, compare=False, repr=False)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The pod's cluster-wide name, ``namespace/name``; also the name of its network namespace in a `State`."""
         return f"{self.namespace}/{self.name}"
@@ -193,7 +193,9 @@ class Topology:
 
     def connected(self, one: str, other: str) -> bool:
         """Whether the underlay carries packets between two nodes, directly or through the router."""
-        return not self.off.intersection((one, other)) and frozenset((one, other)) not in self.apart
+        if self.off and self.off.intersection((one, other)):
+            return False
+        return not self.apart or frozenset((one, other)) not in self.apart
 
     def running(self, node: str) -> bool:
         return self._nodes[node].running
@@ -274,7 +276,12 @@ class Endpoint:
 
     def digest(self, length: int) -> str:
         """The first hex digits of SHA-1("namespace.name"): how Calico names a pod's host interface."""
-        return hashlib.sha1(f"{self.pod.namespace}.{self.pod.name}".encode()).hexdigest()[:length]
+        return _sha1(f"{self.pod.namespace}.{self.pod.name}")[:length]
+
+
+@lru_cache(maxsize=65536)
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

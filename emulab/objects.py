@@ -249,6 +249,7 @@ class Tier:
     name: str
     order: float
     default_action: str = "deny"
+    labels: Labels = ()
     manifest: Manifest = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from emulab.dataplane import DataPlane, build_cluster
 from emulab.errors import EmulabError, InputError, PluginError
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Topology
-from emulab.state import Bridge, State, Veth, Vxlan, merge
+from emulab.state import Bridge, Device, State, Veth, merge
 
 T = TypeVar("T")
 _NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
@@ -96,9 +96,9 @@ def guarded(plugin: str, work: Callable[[], T]) -> T:
 def _check_names(plugin: str, plan: State) -> None:
     for namespace, objects in plan.items():
         for thing in objects:
-            names = [thing.name] if isinstance(thing, (Bridge, Veth, Vxlan)) else []
-            names += [thing.peer] if isinstance(thing, Veth) else []
-            for name in names:
+            if not isinstance(thing, Device):
+                continue
+            for name in (thing.name, thing.peer) if isinstance(thing, Veth) else (thing.name,):
                 if not 0 < len(name.encode()) <= _NAME_BYTES:
                     raise PluginError(
                         f"plugin '{plugin}' wants an interface '{name}' in {namespace}: "

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from emulab.model import Cluster, Endpoint
 from emulab.objects import Peer, Policy, PortRange
-from emulab.selector import Selector
+from emulab.selector import Every, In, Selector
 
 
 class Meaning:
@@ -29,6 +29,22 @@ class Meaning:
         names = {endpoint.pod.namespace for endpoint in self._cluster.endpoints}
         return {name: objects.namespace(name).all_labels for name in names}
 
+    @cached_property
+    def _by_label(self) -> dict[tuple[str, str], list[int]]:
+        found: dict[tuple[str, str], list[int]] = {}
+        for place, (_, labels) in enumerate(self._labelled):
+            for label in labels.items():
+                found.setdefault(label, []).append(place)
+        return found
+
+    def _candidates(self, pods: Selector | None) -> list[tuple[Endpoint, dict[str, str]]]:
+        """The pods that a selector may match: those with one of the values that it wants of a key, if it wants any."""
+        for part in pods.parts if isinstance(pods, Every) else (pods,):
+            if isinstance(part, In):
+                places = {place for value in part.values for place in self._by_label.get((part.key, value), ())}
+                return [self._labelled[place] for place in sorted(places)]
+        return self._labelled
+
     def _select(self, namespace: str, namespaces: Selector | None, pods: Selector | None) -> tuple[Endpoint, ...]:
         """Pods by label; without ``namespaces`` those of ``namespace``, and where that is "" of all."""
         key = (namespace if namespaces is None else "", namespaces, pods)
@@ -40,7 +56,7 @@ class Meaning:
             }
             self._found[key] = tuple(
                 endpoint
-                for endpoint, labels in self._labelled
+                for endpoint, labels in self._candidates(pods)
                 if endpoint.pod.namespace in chosen and (pods is None or pods.matches(labels))
             )
         return self._found[key]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Union
 
 from emulab.model import IPAddress, IPInterface, IPNetwork
@@ -201,7 +202,7 @@ class Address:
     address: IPInterface
     scope: str = "global"
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, ...]:
         return ("address", self.device, str(self.address))
 
@@ -230,7 +231,7 @@ class Route:
     source: IPAddress | None = None
     metric: int | None = None
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, ...]:
         return ("route", str(self.destination), str(self.metric or ""))
 
@@ -258,7 +259,7 @@ class Neighbor:
     address: IPAddress
     mac: str
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, ...]:
         return ("neighbor", self.device, str(self.address))
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from itertools import count as counting
+from itertools import islice
 from typing import Any
 
 from emulab import attribution, services
@@ -253,7 +255,10 @@ class Verification:
         if "udp" not in probing.protocols:
             return left
         workers = 1 if self._policies.active else mesh.threads()  # each has a port of its own, policies mean one
-        ports = [PORT + index for index in range(workers)]
+        declared = {port.number for endpoint in endpoints for port in endpoint.pod.ports if port.protocol == "udp"}
+        if self._policies.active and PORT in declared:  # it is served already, and no other port will do
+            return left + [(a, b, family, "udp") for family in self._families for a in endpoints for b in endpoints if a is not b]
+        ports = list(islice((port for port in counting(PORT) if port not in declared), workers))
         dports = [ports[i] for i in range(workers) for _ in mesh.share(len(endpoints), i, workers)]
         for family in self._families:
             sport = source_port(self.round_, family)

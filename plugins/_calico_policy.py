@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ IP = {4: "ip", 6: "ip6"}
 _CHAIN_BYTES = 255  # NFT_NAME_MAXLEN in linux/netfilter/nf_tables.h, less the final NUL
 _SET_BYTES = 31  # of an ipset (linux/netfilter/ipset/ip_set.h): Felix names nftables sets alike
 _COMMENT_BYTES = 127  # NFTNL_UDATA_COMMENT_MAXLEN in libnftnl/udata.h, less the final NUL
-_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _ICMP = {"icmp": 4, "icmpv6": 6}
 _WITH_PORTS = ("tcp", "udp", "sctp")
 _STATEMENTS = {
@@ -43,11 +43,11 @@ _STATEMENTS = {
 
 
 class Chain(NamedTuple):
-    """A policy's chain as nft commands, and the names of the sets that its rules look into."""
+    """A chain as nft commands, and the names of the sets that its rules look into, for a policy's."""
 
     declaration: str
     rules: tuple[str, ...]
-    sets: tuple[str, ...]
+    sets: tuple[str, ...] = ()
 
 
 class Members(NamedTuple):
@@ -64,7 +64,7 @@ class Policies:
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster, self._meaning = cluster, Meaning(cluster)
+        self._meaning, self._addresses = Meaning(cluster), Addresses(cluster)
         objects = cluster.topology.objects
         tiers = {tier.name: tier for tier in (*TIERS, *objects.tiers)}
         for policy in objects.policies:
@@ -119,22 +119,36 @@ class Policies:
         if key not in self._chains:
             policy = self._policies[number]
             where = f"{IP[family]} calico {chain_name(policy, direction)}"
-            compiler = _Compiler(self._cluster, self._meaning, policy, family)
+            compiler = _Compiler(self._meaning, self._addresses, policy, family, self.sets)
             rules: list[str] = []
             for rule in policy.ingress if direction == INGRESS else policy.egress:
                 does = f'counter {_STATEMENTS[rule.action]} comment "{comment(policy, direction, rule)}"'
                 rules += [" ".join(("add rule", where, *match, does)) for match in compiler.matches(rule)]
-            self.sets.update(compiler.sets)
-            self._chains[key] = Chain(f"add chain {where}", tuple(rules), tuple(compiler.sets))
+            self._chains[key] = Chain(f"add chain {where}", tuple(rules), tuple(compiler.used))
         return self._chains[key]
 
 
-class _Compiler:
-    """One policy's rules in one family; ``sets`` is what they need."""
+class Addresses:
+    """All pods' addresses as text, by family and pod."""
 
-    def __init__(self, cluster: Cluster, meaning: Meaning, policy: Policy, family: int) -> None:
-        self._cluster, self._meaning, self._policy, self._family = cluster, meaning, policy, family
-        self.sets: dict[str, Members] = {}
+    def __init__(self, cluster: Cluster) -> None:
+        self.endpoints = cluster.endpoints
+        self._texts: dict[int, dict[str, str]] = {4: {}, 6: {}}
+        for endpoint in cluster.endpoints if cluster.topology.objects.policies else ():
+            for address in endpoint.addresses:
+                self._texts[address.version][endpoint.key] = str(address)
+
+    def of(self, endpoints: Iterable[Endpoint], family: int) -> list[str]:
+        known = self._texts[family]
+        return [known[endpoint.key] for endpoint in endpoints if endpoint.key in known]
+
+
+class _Compiler:
+    """One policy's rules in one family; ``used`` are the names of the sets that they need, which are entered in ``sets``."""
+
+    def __init__(self, meaning: Meaning, addresses: Addresses, policy: Policy, family: int, sets: dict[str, Members]) -> None:
+        self._meaning, self._addresses, self._policy, self._family, self._sets = meaning, addresses, policy, family, sets
+        self.used: dict[str, None] = {}
 
     def matches(self, rule: Rule) -> Iterator[tuple[str, ...]]:
         """The nft expressions under which a rule applies: several where ports have numbers and names, none where it cannot."""
@@ -187,10 +201,10 @@ class _Compiler:
         address = f"{IP[self._family]} {end}addr"
         members = self._meaning.members(self._policy, peer)
         if members is not None:
-            yield f"{address} @{self._members('s', self._selector(peer, peer.pods), self._addresses(members))}"
+            yield f"{address} @{self._set_of_pods(self._selector(peer, peer.pods), members)}"
         if peer.not_pods is not None:
-            excluded = self._addresses(self._meaning.excluded(self._policy, peer))
-            yield f"{address} != @{self._members('s', self._selector(peer, peer.not_pods), excluded)}"
+            excluded = self._meaning.excluded(self._policy, peer)
+            yield f"{address} != @{self._set_of_pods(self._selector(peer, peer.not_pods), excluded)}"
 
     def _ports(self, rule: Rule, peer: Peer, end: str) -> Iterator[str]:
         numbers = _ranges(peer.ports)
@@ -214,17 +228,20 @@ class _Compiler:
     def _named(self, rule: Rule, peer: Peer, port: PortRange) -> str:
         """The set of (address, protocol, port) of all pods, or those that the peer selects, that declare such a port."""
         members = self._meaning.members(self._policy, peer)
-        found: list[str] = []
-        for endpoint in self._cluster.endpoints if members is None else members:
-            for protocol in _WITH_PORTS if rule.protocol is None else (rule.protocol,):
-                number = self._meaning.port(endpoint, port, protocol)
-                if number:
-                    found += [f"{address} . {protocol} . {number[0]}" for address in self._addresses([endpoint])]
         selector = "all()" if members is None else self._selector(peer, peer.pods)
-        return self._members("n", f"{selector},{rule.protocol or ''},{port.name}", found)
 
-    def _addresses(self, endpoints: Iterable[Endpoint]) -> list[str]:
-        return [str(a) for endpoint in endpoints for a in endpoint.addresses if a.version == self._family]
+        def elements() -> Iterator[str]:
+            for endpoint in self._addresses.endpoints if members is None else members:
+                for protocol in _WITH_PORTS if rule.protocol is None else (rule.protocol,):
+                    number = self._meaning.port(endpoint, port, protocol)
+                    if number:
+                        for address in self._addresses.of((endpoint,), self._family):
+                            yield f"{address} . {protocol} . {number[0]}"
+
+        return self._set("n", f"{selector},{rule.protocol or ''},{port.name}", elements)
+
+    def _set_of_pods(self, selector: str, members: Iterable[Endpoint]) -> str:
+        return self._set("s", selector, lambda: self._addresses.of(members, self._family))
 
     def _selector(self, peer: Peer, pods: Selector | None) -> str:
         """What tells one set of pods from another, in Calico's words; "pcns." marks a namespace's labels there."""
@@ -235,13 +252,17 @@ class _Compiler:
             parts.insert(0, f"(projectcalico.org/namespace == '{self._policy.namespace}')")
         return " && ".join(parts)
 
-    def _members(self, kind: str, text: str, elements: Sequence[str]) -> str:
+    def _set(self, kind: str, text: str, elements: Callable[[], Iterable[str]]) -> str:
+        """The name of the set that ``text`` stands for; ``elements`` are asked for once."""
         digest = base64.urlsafe_b64encode(hashlib.sha224(text.encode()).digest()).decode()
         name = f"cali{self._family}0{kind}-{digest}"[:_SET_BYTES]
-        table = f"{IP[self._family]} calico {name}"
-        of = _TYPE[self._family] + (" . inet_proto . inet_service" if kind == "n" else "")
-        filled = f"add element {table} {{ {', '.join(elements)} }}" if elements else ""
-        self.sets[name] = Members(f"add set {table} {{ type {of} ; }}", filled)
+        if name not in self._sets:
+            table = f"{IP[self._family]} calico {name}"
+            of = ADDRESS_TYPE[self._family] + (" . inet_proto . inet_service" if kind == "n" else "")
+            members = ", ".join(elements())
+            filled = f"add element {table} {{ {members} }}" if members else ""
+            self._sets[name] = Members(f"add set {table} {{ type {of} ; }}", filled)
+        self.used[name] = None
         return name
 
 

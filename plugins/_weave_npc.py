@@ -86,18 +86,18 @@ class WeaveNpc:
         """Sets and chains of one node's table, FORWARD and INPUT among them."""
         ip, kind = ("ip", "ipv4_addr") if family == 4 else ("ip6", "ipv6_addr")
         here = self.cluster.endpoints_on(node)
-        sets = {LOCAL_PODS: _elements(here, family)}
+        sets = {LOCAL_PODS: self._elements(here, family)}
         maps: dict[str, str] = {}
         rules = {"WEAVE-NPC-EGRESS-ACCEPT": [f"meta mark set meta mark | {MARK}"]}
         of_pods: dict[str, list[str]] = {}
         for direction in (INGRESS, EGRESS):
             selecting = self._selecting[direction]
-            sets[f"{direction}-default-allow"] = _elements((e for e in here if e.key not in selecting), family)
+            sets[f"{direction}-default-allow"] = self._elements((e for e in here if e.key not in selecting), family)
             verdicts = []
             for endpoint in here:
                 if policies := selecting.get(endpoint.key):
                     chain = _name(f"pod-{direction}", endpoint.key)
-                    verdicts.append(f"{endpoint.address(family)} : goto {chain}")
+                    verdicts.append(f"{self._addresses[family][endpoint.key]} : goto {chain}")
                     again = f"{UNMARKED} " if direction == EGRESS else ""
                     jumps = [f"jump {_name(direction, policy.key)}" for policy in policies]
                     of_pods[chain] = [*jumps[:1], *(again + jump for jump in jumps[1:])]
@@ -169,6 +169,15 @@ class WeaveNpc:
     def _chains(self) -> dict[tuple[str, str, int], _Chain]:
         return {}
 
+    @cached_property
+    def _addresses(self) -> dict[int, dict[str, str]]:
+        """Per family and pod: they are named often, and to write one takes long."""
+        endpoints = self.cluster.endpoints
+        return {f: {e.key: str(e.address(f)) for e in endpoints} for f in self.cluster.topology.families}
+
+    def _elements(self, endpoints: Iterable[Endpoint], family: int) -> str:
+        return ", ".join(self._addresses[family][endpoint.key] for endpoint in endpoints)
+
     def _compiled(self, policy: Policy, direction: str, family: int) -> _Chain:
         key = policy.key, direction, family
         if key not in self._chains:
@@ -181,7 +190,7 @@ class WeaveNpc:
                 if words is None:
                     continue
                 if members is not None:
-                    sets[name] = _elements(members, family)
+                    sets[name] = self._elements(members, family)
                 verdict = "accept" if direction == INGRESS else "goto WEAVE-NPC-EGRESS-ACCEPT"
                 rules.append(" ".join([*words, "counter", verdict, f'comment "{comment(policy, direction, rule)}"']))
             self._chains[key] = _Chain(rules, sets)
@@ -245,10 +254,6 @@ def _ranges(ports: Iterable[tuple[int, int]]) -> str:
 
 def _one_or_set(members: list[str]) -> str:
     return "".join(members) if len(members) < 2 else f"{{ {', '.join(members)} }}"
-
-
-def _elements(endpoints: Iterable[Endpoint], family: int) -> str:
-    return ", ".join(str(endpoint.address(family)) for endpoint in endpoints)
 
 
 def _set(ip: str, kind: str, name: str, elements: str) -> Iterator[str]:

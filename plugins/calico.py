@@ -23,20 +23,20 @@ projectcalico/calico: cni-plugin/pkg/dataplane/linux, felix/dataplane/linux, fel
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
-from emulab.dataplane import DataPlane, Tunnel, Wire, forwarding, interface, minimum_mtu, room_for, routed
+from emulab.dataplane import DataPlane, Tunnel, Wire, forwarding, host_network, interface, minimum_mtu, room_for, routed
 from emulab.errors import InputError, nearest
 from emulab.ipam.blocks import BLOCK_LENGTH, Blocks
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPNetwork, Topology
-from emulab.objects import EGRESS, INGRESS, Policy
+from emulab.model import Cluster, Endpoint, IPAddress, IPNetwork, Lease, Topology
+from emulab.objects import EGRESS, INGRESS, Objects, Policy
 from emulab.state import Address, FdbEntry, KernelObject, Neighbor, NftTable, Route, State, Up, Vxlan, merge
 
-from ._calico_policy import Policies
+from ._calico_policy import ADDRESS_TYPE, IP, Chain, Policies
 
 ENCAPSULATIONS = ("never", "cross-subnet", "vxlan")
 OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP, VXLAN and the inner Ethernet header, in bytes
@@ -48,8 +48,9 @@ BASE_CHAINS = {
     "filter-FORWARD": "filter hook forward priority filter",
     "nat-POSTROUTING": "nat hook postrouting priority srcnat + 10",
 }
-# A chain and a rule per line, those with "?" only where there are tunnels.  The packet mark's bits are: 0x10000 accept,
-# 0x20000 pass, 0x40000 drop, 0x80000 from a workload, 0x100000 scratch.
+# A chain and a rule per line, those with "?" only where there are tunnels, with "6" only for IPv6: there, what a pod says to
+# its router goes before its policies (filterWorkloadToHostChain in felix/rules/static.go), or nobody would find it.
+# The packet mark's bits are: 0x10000 accept, 0x20000 pass, 0x40000 drop, 0x80000 from a workload, 0x100000 scratch.
 RULES = """
 raw-PREROUTING jump raw-cali-PREROUTING
 raw-cali-PREROUTING meta mark set meta mark & 0xffe0ffff
@@ -60,6 +61,7 @@ filter-INPUT jump filter-cali-INPUT
 ?filter-cali-INPUT udp dport {port} {ip} saddr @cali{v}0all-vxlan-net fib daddr type local accept
 ?filter-cali-INPUT udp dport {port} fib daddr type local drop comment "VXLAN from non-allowed hosts"
 filter-cali-INPUT iifname "cali*" goto filter-cali-wl-to-host
+6filter-cali-wl-to-host icmpv6 type {{ 130, 131, 132, 133, 135, 136 }} accept
 filter-cali-wl-to-host jump filter-cali-from-wl-dispatch
 filter-cali-wl-to-host accept
 filter-FORWARD jump filter-cali-FORWARD
@@ -91,8 +93,8 @@ PROFILED = """
 {chain} meta mark & 0x00010000 == 0x00010000 return
 {chain} drop comment "Drop if no profiles matched"
 """
-PROFILE_WAY = {EGRESS: "o", INGRESS: "i"}
-PROFILE = """
+PROFILE = {EGRESS: "filter-cali-pro-kns.", INGRESS: "filter-cali-pri-kns."}
+PROFILE_RULES = """
 {profile} meta mark set meta mark | 0x00010000
 {profile} return
 """
@@ -130,9 +132,8 @@ class Calico(DataPlane):
         return Blocks(topology, {4: self.block_size, 6: self.block_size_v6}, tunnels=self.encap != "never")
 
     def plan(self, cluster: Cluster) -> State:
-        homes = {node.name: _networks(cluster, node.name) for node in cluster.nodes}
-        policies = Policies(cluster)
-        return merge(*(self._node(cluster, node.name, homes, policies) for node in cluster.nodes))
+        between, policies = self._between(cluster), Policies(cluster)
+        return merge(*(self._node(cluster, node.name, between[node.name], policies) for node in cluster.nodes))
 
     def unenforced(self, policy: Policy) -> str:
         return ""
@@ -159,11 +160,16 @@ class Calico(DataPlane):
         """One figure for all pods, that of the largest overhead in use (felix/dataplane/linux/int_dataplane.go)."""
         return min(self._mtu(topology, family) for family in topology.families)
 
-    def _node(self, cluster: Cluster, node: str, homes: Mapping[str, tuple[IPNetwork, ...]], policies: Policies) -> State:
+    def _node(self, cluster: Cluster, node: str, between: tuple[KernelObject, ...], policies: Policies) -> State:
         pods = routed(cluster, node, host_end=_host_end, mtu=self._pod_mtu(cluster.topology))
-        between = (*self._vteps(cluster, node), *self._routes(cluster, node, homes))
         tables = tuple(self._table(cluster, node, family, policies) for family in cluster.topology.families)
         return merge({node: tuple(forwarding(cluster))}, pods, {node: between + tables})
+
+    def _between(self, cluster: Cluster) -> Mapping[str, tuple[KernelObject, ...]]:
+        """Tunnels and routes of every node: no pod's labels and no policy matter for them."""
+        topology = replace(cluster.topology, pods=(), objects=Objects())
+        homes = tuple((node.name, _networks(cluster, node.name)) for node in cluster.nodes)
+        return _between(self, topology, cluster.leases, tuple(cluster.gateways.items()), homes)
 
     def _vteps(self, cluster: Cluster, node: str) -> Iterator[KernelObject]:
         """The tunnel devices, and in them the VTEPs of all nodes, also of those to which no packet is encapsulated."""
@@ -200,46 +206,98 @@ class Calico(DataPlane):
     def _table(self, cluster: Cluster, node: str, family: int, policies: Policies) -> NftTable:
         """Felix' table of one family; its text grows with the node's own pods, the work per packet does not."""
         topology, endpoints, tunnels = cluster.topology, cluster.endpoints_on(node), self.encap != "never"
-        ip, address = ("ip", "ipv4_addr") if family == 4 else ("ip6", "ipv6_addr")
+        ip, address = IP[family], ADDRESS_TYPE[family]
         pools = [str(pool) for pool in topology.pod_cidrs if pool.version == family]
         sets = {"all-ipam-pools": pools, "masq-ipam-pools": pools if self.nat_outgoing else []}
         if tunnels:
             sets["all-vxlan-net"] = [str(topology.underlay_address(p.name, family)) for p in topology.peers(node)]
         members = {f"cali{family}0{name}": found for name, found in sets.items()}
         commands = [f"add set {ip} calico {name} {{ type {address} ; flags interval ; }}" for name in members]
-        rules = [*_filled(RULES, tunnels, ip=ip, v=family, port=self.port, device=DEVICE[family])]
         enforced = policies.chains(endpoints, family)
         needed = {name: policies.sets[name] for chain in enforced for name in chain.sets}
         commands += [found.declaration for found in needed.values()]
-        for way, end, direction in (("from", "iifname", EGRESS), ("to", "oifname", INGRESS)):
+        chains = [*_static(family, tunnels, self.port)]
+        for way, direction in (("from", EGRESS), ("to", INGRESS)):
             dispatch = f"filter-cali-{way}-wl-dispatch"
             commands.append(f"add map {ip} calico {dispatch} {{ type ifname : verdict ; }}")
-            chains = {_host_end(endpoint): f"filter-cali-{way[0]}w-{_host_end(endpoint)}" for endpoint in endpoints}
-            profiles = {e.pod.namespace: f"filter-cali-pr{PROFILE_WAY[direction]}-kns.{e.pod.namespace}" for e in endpoints}
-            rules += _filled(DISPATCH, way=way, end=end)
-            for profile in profiles.values():
-                rules += _filled(PROFILE, profile=profile)
-            for chain, endpoint in zip(chains.values(), endpoints, strict=True):
-                rules += _filled(WORKLOAD, way == "from", chain=chain, port=self.port)
-                rules += [f"{chain} {step}" for step in policies.steps(endpoint, direction)]
-                rules += _filled(PROFILED, chain=chain, profile=profiles[endpoint.pod.namespace])
-            members[dispatch] = [f'"{device}" : goto {chain}' for device, chain in chains.items()]
-        for chain in dict.fromkeys(rule.partition(" ")[0] for rule in rules):
-            hook = f" {{ type {BASE_CHAINS[chain]} ; }}" if chain in BASE_CHAINS else ""
-            commands.append(f"add chain {ip} calico {chain}{hook}")
-        commands += [chain.declaration for chain in enforced]
-        commands += [f"add rule {ip} calico {rule}" for rule in rules]
-        commands += [rule for chain in enforced for rule in chain.rules]
+            chains += _dispatch(ip, way)
+            for namespace in dict.fromkeys(endpoint.pod.namespace for endpoint in endpoints):
+                chains += _profile(ip, PROFILE[direction] + namespace)
+            for endpoint in endpoints:
+                profile, steps = PROFILE[direction] + endpoint.pod.namespace, policies.steps(endpoint, direction)
+                chains += _workload(ip, way, _host_end(endpoint), self.port, profile, steps)
+            devices = map(_host_end, endpoints)
+            members[dispatch] = [f'"{device}" : goto filter-cali-{way[0]}w-{device}' for device in devices]
+        chains += enforced
+        commands += [chain.declaration for chain in chains]
+        for chain in chains:
+            commands += chain.rules
         commands += [found.elements for found in needed.values() if found.elements]
         commands += [f"add element {ip} calico {name} {{ {', '.join(m)} }}" for name, m in members.items() if m]
         return NftTable(ip, "calico", tuple(commands))
 
 
-def _filled(template: str, marked: bool = False, **values: object) -> Iterator[str]:
-    """The rules of a template; those with "?" only if ``marked``."""
+# What a plan has in common with the one before, or one node with another, is made once.
+
+
+@lru_cache(maxsize=4)
+def _between(
+    plane: Calico,
+    topology: Topology,
+    leases: tuple[Lease, ...],
+    gateways: tuple[tuple[str, tuple[IPAddress, ...]], ...],
+    homes: tuple[tuple[str, tuple[IPNetwork, ...]], ...],
+) -> Mapping[str, tuple[KernelObject, ...]]:
+    cluster, there = Cluster(topology, leases, (), dict(gateways)), dict(homes)
+    return {n.name: (*plane._vteps(cluster, n.name), *plane._routes(cluster, n.name, there)) for n in topology.nodes}
+
+
+@lru_cache(maxsize=32)
+def _static(family: int, tunnels: bool, port: int) -> list[Chain]:
+    return _chains(
+        IP[family], _filled(RULES, "?" * tunnels + "6" * (family == 6), ip=IP[family], v=family, port=port, device=DEVICE[family])
+    )
+
+
+@lru_cache(maxsize=32)
+def _dispatch(ip: str, way: str) -> list[Chain]:
+    return _chains(ip, _filled(DISPATCH, way=way, end={"from": "iifname", "to": "oifname"}[way]))
+
+
+@lru_cache(maxsize=1 << 10)
+def _profile(ip: str, profile: str) -> list[Chain]:
+    return _chains(ip, _filled(PROFILE_RULES, profile=profile))
+
+
+@lru_cache(maxsize=1 << 14)
+def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tuple[str, ...]) -> list[Chain]:
+    """A pod's chain; ``steps`` are what policies make of it."""
+    chain = f"filter-cali-{way[0]}w-{device}"
+    policed = (f"{chain} {step}" for step in steps)
+    return _chains(
+        ip,
+        (
+            *_filled(WORKLOAD, "?" * (way == "from"), chain=chain, port=port),
+            *policed,
+            *_filled(PROFILED, chain=chain, profile=profile),
+        ),
+    )
+
+
+def _chains(ip: str, rules: Iterable[str]) -> list[Chain]:
+    """Chains from rules that begin with the name of theirs."""
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        found.setdefault(rule.partition(" ")[0], []).append(f"add rule {ip} calico {rule}")
+    hooks = {chain: f" {{ type {hook} ; }}" for chain, hook in BASE_CHAINS.items()}
+    return [Chain(f"add chain {ip} calico {name}{hooks.get(name, '')}", tuple(said)) for name, said in found.items()]
+
+
+def _filled(template: str, marks: str = "", **values: object) -> Iterator[str]:
+    """The rules of a template; those that begin with a mark only if it is among ``marks``."""
     for rule in template.format(**values).strip().splitlines():
-        if marked or not rule.startswith("?"):
-            yield rule.removeprefix("?")
+        if rule[0] not in "?6" or rule[0] in marks:
+            yield rule.lstrip("?6")
 
 
 def _networks(cluster: Cluster, node: str) -> tuple[IPNetwork, ...]:
@@ -247,7 +305,7 @@ def _networks(cluster: Cluster, node: str) -> tuple[IPNetwork, ...]:
     blocks = [lease.network for lease in cluster.leases_of(node)]
     addresses = [*cluster.gateways[node], *(a for endpoint in cluster.endpoints_on(node) for a in endpoint.addresses)]
     borrowed = [address for address in addresses if not any(address in block for block in blocks)]
-    return (*blocks, *map(ipaddress.ip_network, borrowed))
+    return (*blocks, *map(host_network, borrowed))
 
 
 def _vtep_mac(node: str, family: int) -> str:

@@ -24,6 +24,7 @@ from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.ipam.host_local import HostLocal
 from emulab.model import Cluster, Endpoint, IPNetwork, Topology, mac_from, mac_of
+from emulab.objects import Policy
 from emulab.state import Address, FdbEntry, KernelObject, Neighbor, NftTable, Route, State, Sysctl, Up, Vxlan, merge
 
 BACKENDS = {"vxlan": {4: 50, 6: 70}, "host-gw": {4: 0, 6: 0}}  # overhead in bytes, by the outer header's family
@@ -57,6 +58,10 @@ class Flannel(DataPlane):
 
     def plan(self, cluster: Cluster) -> State:
         return merge(*(self._node(cluster, node.name) for node in cluster.nodes))
+
+    def unenforced(self, policy: Policy) -> str:
+        others = "kube-network-policies or Calico" if policy.kubernetes else "Calico"
+        return f"{super().unenforced(policy)} ({others} beside it would)"
 
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         topology, here, there = cluster.topology, source.node, destination.node

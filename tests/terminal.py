@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # An ordinary user may not be able to read this interpreter's folders: everything is imported before.
+import lightkube.models.apps_v1
+import lightkube.models.core_v1
+import lightkube.models.discovery_v1
+import lightkube.models.networking_v1  # noqa: F401
 import scapy.layers.inet6
 import scapy.layers.vxlan  # noqa: F401
+import yaml  # noqa: F401
 from sandboxed import AS_ROOT, NOBODY, PR_SET_DUMPABLE
 
 import emulab

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # What makes sense while a lab is there; the others start one, or end it.
 COMMANDS = (
     *("get", "inspect", "exec", "shell", "capture", "probe", "verify"),
+    *("apply", "delete", "label", "describe"),
     *("pod", "node", "link", "partition", "heal", "drift", "repair", "trace", "fault", "diagnose"),
 )
 

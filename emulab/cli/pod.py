@@ -8,15 +8,16 @@ from emulab.cli.lab import change, complete_node, complete_pod, dry_run_option, 
 from emulab.errors import InputError
 
 
-@click.group("pod", short_help="Add and remove pods of a running lab.")
+@click.group("pod", short_help="Add and remove pods of a running lab, let them be ready or not.")
 def command() -> None:
-    """Add and remove pods.
+    """Add and remove pods, let them be ready or not.
 
     \b
     Examples:
       emulab pod add a3 --node node-a
       emulab pod add shop/web --node node-b --ip 10.1.2.77 --label app=web
       emulab pod rm a3
+      emulab pod unready a2
     """
 
 
@@ -57,3 +58,17 @@ def remove(names: tuple[str, ...], dry_run: bool, lab: str | None) -> int:
       emulab pod rm a3
     """
     return change(lab, "\n".join(f"pod/{name} removed" for name in names), "pod_rm", names=list(names), dry_run=dry_run)
+
+
+def _readiness(verb: str, ready: bool, about: str) -> None:
+    @command.command(verb, short_help=f"{about}.", help=f"{about}.\n\n\b\nExamples:\n  emulab pod {verb} a1\n")
+    @click.argument("names", nargs=-1, required=True, shell_complete=complete_pod)
+    @dry_run_option
+    @lab_option
+    def run(names: tuple[str, ...], dry_run: bool, lab: str | None) -> int:
+        told = "\n".join(f"pod/{name} {'is' if ready else 'is not'} ready" for name in names)
+        return change(lab, told, "pod_ready", names=list(names), ready=ready, dry_run=dry_run)
+
+
+_readiness("ready", True, "Let pods be ready: Services send to them again")
+_readiness("unready", False, "Let pods be not ready: Services send nothing new to them")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("icmp", "udp", "tcp")
 
 
-def probing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def probing_options(command: Callable[..., Any], protocols: tuple[str, ...] = PROTOCOLS) -> Callable[..., Any]:
     """--from --to --protocol --port --family --size --count --taps --timeout"""
     every = {"shell_complete": complete_any, "multiple": True, "metavar": "NAME"}
     for decorate in (
@@ -25,7 +25,7 @@ def probing_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--size", type=int, metavar="BYTES", help="Size of the IP packet, for ICMP and UDP."),
         click.option("--family", "families", type=click.Choice(["4", "6"]), multiple=True, help="This IP family only."),
         click.option("--port", type=int, metavar="N", help="The servers' port, default 8080; of a Service, its own."),
-        click.option("--protocol", "protocols", type=click.Choice(PROTOCOLS), multiple=True, help="May be repeated."),
+        click.option("--protocol", "protocols", type=click.Choice(protocols), multiple=True, help="May be repeated."),
         click.option("--to", "destinations", help="To this pod, Service (svc/NAME), or internet; may be repeated.", **every),  # type: ignore[arg-type]
         click.option("--from", "sources", help="From this pod or node, or internet to Services; may be repeated.", **every),  # type: ignore[arg-type]
     ):
@@ -33,7 +33,7 @@ def probing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def ask(client: Client | Here, wanted: dict[str, Any], **more: Any) -> dict[str, Any]:
+def ask(client: Client | Here, wanted: dict[str, Any], do: str = "verify", **more: Any) -> dict[str, Any]:
     """Have it probed, with a bar if it takes long; returns the answer."""
     from emulab.cli.progress import Progress
 
@@ -46,5 +46,5 @@ def ask(client: Client | Here, wanted: dict[str, Any], **more: Any) -> dict[str,
             if event.get("event") == "progress":
                 progress.update(event["done"], event["total"])
 
-        answer: dict[str, Any] = client.ask("verify", show, **arguments)
+        answer: dict[str, Any] = client.ask(do, show, **arguments)
     return answer

@@ -36,9 +36,11 @@ PROTOCOLS = ("icmp", "udp", "tcp")
 @click.option("--cli", "prompt", is_flag=True, help="Drop into Mininet's prompt, pods included, before leaving.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the findings and the verdict.")
 def command(
-    topology: str,
+    topology: str | None,
     plugin: str,
     settings: tuple[str, ...],
+    files: tuple[str, ...],
+    ignore_unknown: bool,
     protocols: tuple[str, ...],
     families: tuple[str, ...],
     taps: str,
@@ -50,6 +52,8 @@ def command(
     """Boot TOPOLOGY, let a plugin program it, probe every pod pair and judge every packet.
 
     TOPOLOGY is a name (see `emulab topologies`), a name with numbers (fleet,10,5), or a YAML file; default: flat.
+    With manifests (-f) and no TOPOLOGY named there are three nodes, or those of the manifests, and no pods but those of the
+    manifests; the nodes and pods of a TOPOLOGY that is named stay.
 
     \b
     Examples:
@@ -59,12 +63,13 @@ def command(
       sudo emulab run fleet,10,5 --plugin weave --protocol udp --taps ends
       sudo emulab run --plugin flannel --pcap /tmp/packets
       sudo emulab run --plugin calico --cli
+      sudo emulab run -f shop.yaml --plugin calico
       sudo emulab run --format json | jq .summary
 
     Exit codes: 0 as expected, 1 a packet was lost or rewritten, 2 bad input, 3 this machine cannot.
     """
     started = time.perf_counter()
-    wanted = design(topology, plugin, settings)
+    wanted = design(topology, plugin, settings, files, ignore_unknown)
     chosen = _families(wanted.topology.families, families)
 
     from emulab.kernel import sandbox

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from emulab.diff import Changes, Diff, altered_attributes, removal
 from emulab.errors import KernelError, MachineError
@@ -19,7 +21,7 @@ from emulab.kernel import encode, nftables
 from emulab.kernel import netlink as nl
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.kernel.netlink import NetlinkError, Request
-from emulab.nft_delta import delta
+from emulab.nft_delta import delta, transactions
 from emulab.state import (
     Bridge,
     Device,
@@ -45,11 +47,10 @@ _GONE = frozenset({2, 3, 19, 99})  # ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL: what 
 
 def apply(namespaces: Namespaces, changes: Diff) -> None:
     """Carry out ``changes``; namespaces named in them must exist.  Raises `KernelError` for what the kernel refuses."""
-    with nftables.together():
-        remove(namespaces, changes.first)
-        add(namespaces, changes.add)
-        change(namespaces, changes.change)
-        remove(namespaces, changes.remove)
+    remove(namespaces, changes.first)
+    add(namespaces, changes.add)
+    change(namespaces, changes.change)
+    remove(namespaces, changes.remove)
 
 
 def remove(namespaces: Namespaces, state: State) -> None:
@@ -62,9 +63,21 @@ def change(namespaces: Namespaces, changes: Changes) -> None:
     """Give objects their new values, in place."""
     for name, pairs in changes.items():
         batch: list[tuple[KernelObject, Request]] = []
+        tables: list[tuple[NftTable, NftTable]] = []
         for before, after in pairs:
-            batch += [(after, request) for request in _alteration(namespaces, namespaces[name], before, after)]
+            if isinstance(before, NftTable) and isinstance(after, NftTable):
+                tables.append((before, after))
+            else:
+                batch += [(after, request) for request in _alteration(namespaces, namespaces[name], before, after)]
+        _alter_tables(namespaces[name], tables)
         _execute(namespaces[name], batch)
+
+
+def _alter_tables(here: Namespace, pairs: Sequence[tuple[NftTable, NftTable]]) -> None:
+    """All in one transaction where it fits: the next one in a namespace would wait until what the first took away is freed."""
+    commands = [command for before, after in pairs for command in delta(before, after)]
+    for some in transactions(commands, nftables.room()):
+        _nft(here, [after for _, after in pairs], "\n".join(some))
 
 
 def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, after: KernelObject) -> list[Request]:
@@ -85,9 +98,6 @@ def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, a
         return requests
     if _is_netlink(after):
         return encode.added(after, here)
-    if isinstance(after, NftTable) and isinstance(before, NftTable):
-        _nft(here, after, "\n".join(delta(before, after)))
-        return []
     with entered(here.net):
         _set(here, after)
     return []
@@ -150,12 +160,13 @@ def _remove(namespace: Namespace, objects: Iterable[KernelObject]) -> None:
     batch: list[tuple[KernelObject, Request]] = []
     for thing in objects:
         if isinstance(thing, NftTable):
-            _nft(namespace, thing, f"delete table {thing.family} {thing.name}")
+            _nft(namespace, [thing], f"delete table {thing.family} {thing.name}")
         elif isinstance(thing, RateLimit):
             with entered(namespace.net):
                 subprocess.run(next(removal(thing)).split(), capture_output=True)
         elif _is_netlink(thing) and not isinstance(thing, Sysctl):
-            batch += [(thing, request) for request in encode.removed(thing, namespace)]
+            with suppress(KeyError):  # its device has gone meanwhile, with a namespace that was left
+                batch += [(thing, request) for request in encode.removed(thing, namespace)]
     _execute(namespace, batch, _GONE)
 
 
@@ -181,12 +192,15 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
         if isinstance(thing, Sysctl):
             # A dot separates, a slash stands for a dot inside an interface's name: sysctl(8).
             path = thing.key.translate({ord("."): "/", ord("/"): "."})
+            if thing.key.startswith("net.bridge.") and not os.path.exists("/proc/sys/net/bridge"):
+                raise MachineError("this kernel shows no bridged packets to nftables: modprobe br_netfilter")
             with open(f"/proc/sys/{path}", "w") as file:
                 file.write(thing.value)
         elif isinstance(thing, NftTable):
             commands = (f"add table {thing.family} {thing.name}", *thing.rules)
-            for transaction in nftables.transactions(commands):
-                _nft(namespace, thing, transaction)
+            # In one transaction where it fits: each commit waits for an RCU grace period.
+            for some in transactions(commands, nftables.room()):
+                _nft(namespace, [thing], "\n".join(some))
         elif isinstance(thing, Offload):
             _set_offload(thing)
         elif isinstance(thing, RateLimit):
@@ -195,11 +209,12 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
         raise KernelError(namespace.name, shell_lines([thing])[0], error.strerror or str(error)) from None
 
 
-def _nft(namespace: Namespace, table: NftTable, commands: str) -> None:
+def _nft(namespace: Namespace, tables: Iterable[NftTable], commands: str) -> None:
     try:
         nftables.run(namespace, commands)
     except ValueError as error:
-        raise KernelError(namespace.name, f"nft table {table.family} {table.name}", str(error)) from None
+        names = ", ".join(f"{table.family} {table.name}" for table in tables)
+        raise KernelError(namespace.name, f"nft table {names}", str(error)) from None
 
 
 def _set_offload(thing: Offload) -> None:

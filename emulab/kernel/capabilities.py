@@ -81,6 +81,10 @@ def kernel_checks(scratch: Namespaces) -> Iterator[Check]:
         ),
         (Capability("nftables fib", "calico's source check", "modprobe nft_fib nft_fib_inet nft_fib_ipv4"), (fib,)),
         (Capability("nftables bridge", "topologies with cut pairs", "modprobe nf_tables_bridge", False), (filtering,)),
+        (
+            Capability("bridge netfilter", "weave with NetworkPolicies", "modprobe br_netfilter", False),
+            (Sysctl("net.bridge.bridge-nf-call-iptables", "1"),),
+        ),
         (Capability("tbf", "links with a rate", "modprobe sch_tbf", False), (pair, RateLimit("a", 10**6))),
         (
             Capability("netem", "links with delay or loss", "modprobe sch_netem (Ubuntu: linux-modules-extra)", False),

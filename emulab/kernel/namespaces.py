@@ -24,7 +24,10 @@ _OWN_MOUNTS = "/proc/thread-self/ns/mnt"
 
 @dataclass
 class Namespace:
-    """A live network namespace.  ``links`` maps the interfaces that we made to their indices, which we choose."""
+    """A live network namespace.  ``links`` maps the interfaces that we made to their indices, which we choose.
+
+    ``served`` are the ports at which emulab itself answers: (protocol, port, family).
+    """
 
     name: str
     net: int
@@ -32,6 +35,7 @@ class Namespace:
     links: dict[str, int] = field(default_factory=lambda: {"lo": 1})
     next_index: int = 2
     route: RouteSocket | None = None
+    served: set[tuple[str, int, int]] = field(default_factory=set)
 
     def take_index(self, link: str, unlike: int = 0) -> int:
         """The index that ``link`` shall get here: any but ``unlike``."""

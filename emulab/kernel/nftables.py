@@ -7,10 +7,10 @@ import ctypes.util
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import stat
+import threading
+from contextlib import suppress
 from functools import lru_cache
-from threading import Thread
 from typing import Any
 
 from emulab.errors import MachineError
@@ -18,7 +18,6 @@ from emulab.kernel.namespaces import Namespace, entered
 
 _NETFILTER = 12
 _LARGE = 1 << 26  # bytes: the kernel gives as much as net.core.wmem_max allows
-_BYTES = 20  # of messages that a character of a command may become: twice what was seen
 _JSON, _HANDLE = 1 << 4, 1 << 3
 
 
@@ -47,31 +46,6 @@ def prepare() -> None:
         _low.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
-_together: list[list[int]] = []
-
-
-@contextmanager
-def together() -> Iterator[None]:
-    """Nobody waits for the sockets of transactions inside to be closed.
-
-    To close one after a deletion takes an RCU grace period, 10 to 20 ms (nft_rcv_nl_event in
-    net/netfilter/nf_tables_api.c), though what was committed is in force.
-    """
-    sockets: list[int] = []
-    _together.append(sockets)
-    try:
-        yield
-    finally:
-        _together.remove(sockets)
-        if sockets:
-            Thread(target=_close, args=(sockets,), name="nftables").start()
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
 class Nftables:
     """One handle on the ruleset of the namespace that the calling thread is in."""
 
@@ -80,8 +54,9 @@ class Nftables:
         self._socket = _low.pop()
         os.close(self._socket)  # the library's socket takes its place
         self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
+        self._changed = False
         if _in_user_namespace():  # the library only tries what the machine's root may
-            with socket.socket(fileno=os.dup(self._socket)) as own:
+            with suppress(OSError), socket.socket(fileno=os.dup(self._socket)) as own:
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
         _library().nft_ctx_buffer_error(self._context)
         _library().nft_ctx_buffer_output(self._context)
@@ -90,13 +65,26 @@ class Nftables:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if _together:
-            _together[-1].append(os.dup(self._socket))
+        last = self._duplicate() if self._changed else None
         _library().nft_ctx_free(self._context)
         prepare()
+        if last is not None:
+            threading.Thread(target=os.close, args=(last,), daemon=True).start()
+
+    def _duplicate(self) -> int | None:
+        """Another descriptor of the library's socket.
+
+        What a transaction took away is freed after an RCU grace period, and whoever closes a socket meanwhile waits for that
+        (nft_rcv_nl_event in net/netfilter/nf_tables_api.c), though the transaction has been in force for long.
+        """
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(self._socket).st_mode):
+                return os.dup(self._socket)
+        return None
 
     def run(self, commands: str) -> str:
         """Run nft commands as one transaction and return what they print; raises ValueError with nft's own words."""
+        self._changed = self._changed or not commands.startswith("list ")
         failed = _library().nft_run_cmd_from_buffer(self._context, commands.encode())
         error = (_library().nft_ctx_get_error_buffer(self._context) or b"").decode(errors="replace")
         if failed:
@@ -122,35 +110,24 @@ class Nftables:
         return listing
 
 
-def transactions(commands: Sequence[str]) -> Iterator[str]:
-    """``commands`` in as few transactions as can be sent: before each the library reads back all that is there."""
-    batch: list[str] = []
-    size = 0
-    for command in commands:
-        if size + len(command) > _room() and batch:
-            yield "\n".join(batch)
-            batch, size = [], 0
-        batch.append(command)
-        size += len(command)
-    if batch:
-        yield "\n".join(batch)
-
-
-@lru_cache(maxsize=1)
-def _room() -> float:
-    """Characters of commands whose messages surely fit into the library's socket, which only the machine's root may enlarge."""
-    if not _in_user_namespace():
-        return float("inf")
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as asked:
-        asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
-        return asked.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) / _BYTES
-
-
 @lru_cache(maxsize=1)
 def _in_user_namespace() -> bool:
     """Whether this is an ordinary user's sandbox, whose root is not the machine's."""
     with open("/proc/self/uid_map") as mapping:
         return mapping.read().split()[1:] != ["0", "4294967295"]
+
+
+@lru_cache(maxsize=1)
+def room() -> int | None:
+    """Kilobytes of messages that surely fit into the library's socket; None: as many as there are, for the machine's root.
+
+    Commands come in as few transactions as possible: before each the library reads back all that is there.
+    """
+    if not _in_user_namespace():
+        return None
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as asked:
+        asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
+        return asked.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2048  # half of it: the estimate is a rough one
 
 
 def run(namespace: Namespace, commands: str) -> str:

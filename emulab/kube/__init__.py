@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["applied", "read"]
 
 
-def read(text: str, file: str, ignore_unknown: bool = False) -> list[Document]:
+def read(text: str, file: str, ignore_unknown: bool = False, namespace: str = "") -> list[Document]:
     """See `emulab.kube.reading.read`."""
     from emulab.kube import reading
 
-    return reading.read(text, file, ignore_unknown)
+    return reading.read(text, file, ignore_unknown, namespace)
 
 
 def applied(topology: Topology, documents: Sequence[Document]) -> Applied:

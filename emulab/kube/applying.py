@@ -5,17 +5,19 @@ All or nothing: the first mistake raises `InputError`, and whoever asked still h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from emulab.errors import InputError, nearest
-from emulab.kube import scheduling, showing
-from emulab.kube.document import Document
-from emulab.kube.nodes import AskedNode
+from emulab.kube import scheduling, showing, syntax
+from emulab.kube.allocation import Allocator
+from emulab.kube.document import Document, Kind
+from emulab.kube.nodes import AskedNode, joined
+from emulab.kube.nodes import topology as topology_of
 from emulab.kube.pods import Asked
-from emulab.kube.services import Allocator
-from emulab.model import Pod, Topology
+from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME
+from emulab.model import Node, Pod, Topology
 from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
 
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -31,31 +33,57 @@ class Applied(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def applied(topology: Topology, documents: Sequence[Document]) -> Applied:
+def asked_nodes(documents: Sequence[Document]) -> list[AskedNode]:
+    """The nodes among the documents."""
+    return [one.kind.convert(one) for one in documents if (one.kind.api, one.kind.name) == ("v1", "Node")]
+
+
+def applied(topology: Topology, documents: Sequence[Document], was: Topology | None = None) -> Applied:
     """Create or replace the objects of ``documents``.  Raises `InputError` with the place of the first mistake.
 
-    Nodes that come with the documents must be in ``topology`` already: `AskedNode` says how they are wanted.
+    Nodes that come with the documents must be in ``topology`` already: `AskedNode` says how they are wanted.  ``was`` is the
+    topology without them.
     """
     _once(documents)
     _check_namespaces(topology, documents)
-    values = [(document, document.kind.convert(document)) for document in documents]
-    before = topology
+    values = [(document, document.kind.convert(document)) for document in documents if not _of_a_controller(document)]
+    before = was or topology
     topology = relabelled(topology, {value.node.name: value.node.labels for _, value in values if isinstance(value, AskedNode)})
     for document, value in values:
-        if isinstance(value, (Namespace, Workload, Policy, Tier, EndpointSlice)):
-            topology = replace(topology, objects=_with(topology.objects, value))
-        elif isinstance(value, Service):
-            pass
-        elif not isinstance(value, (Asked, AskedNode)):
+        if not isinstance(value, (Asked, AskedNode, Namespace, Workload, Policy, Tier, EndpointSlice, Service)):
             document.fail((), f"{type(value).__name__}: nothing that can be applied")
+    plain = [value for _, value in values if not isinstance(value, (Asked, AskedNode, Service))]
+    topology = replace(topology, objects=_with(topology.objects, plain))
     topology = _services(topology, [(document, value) for document, value in values if isinstance(value, Service)])
     topology = _pods(topology, [value for _, value in values if isinstance(value, Asked)])
     placed = scheduling.reconciled(topology)
     after = replace(topology, pods=placed.pods, objects=replace(topology.objects, host_pods=placed.host_pods))
-    results = tuple((document.kind.title(document.name), _outcome(before, after, document)) for document in documents)
+    were, are = _Shown(before), _Shown(after)
+    results = tuple((document.kind.title(document.name), _outcome(were, are, document)) for document in documents)
     told = tuple(dict.fromkeys(line for document in documents for line in document.warnings))
     nodes = tuple(value for _, value in values if isinstance(value, AskedNode))
     return Applied(after.pods, after.objects, nodes, results, (*told, *placed.missing))
+
+
+def begun(usual: Topology, documents: Sequence[Document], named: bool) -> tuple[Topology, tuple[str, ...]]:
+    """A topology with the objects of ``documents`` in it, and the warnings.
+
+    ``usual`` is the one that the user ``named``: its nodes and pods stay, nodes of the documents join.  When none was named
+    its nodes stay, unless the documents have nodes of their own, and its pods do not.
+    """
+    asked = asked_nodes(documents)
+    if named:
+        there = {node.name for node in usual.nodes}
+        for one in asked:
+            usual = usual if one.node.name in there else joined(usual, one)
+    elif asked:
+        _once(documents)
+        usual = topology_of(asked, usual)
+    else:
+        usual = replace(usual, pods=())
+    found = applied(usual, documents)
+    topology = relabelled(usual, {one.node.name: one.node.labels for one in found.nodes})
+    return replace(topology, pods=found.pods, objects=found.objects), found.warnings
 
 
 def relabelled(topology: Topology, labels: dict[str, tuple[tuple[str, str], ...]]) -> Topology:
@@ -115,14 +143,15 @@ def identity(value: Any) -> tuple[str, ...]:
     return api, kind, getattr(value, "namespace", ""), value.name
 
 
-def _with(objects: Objects, value: Any) -> Objects:
-    """The objects with one more, or with one replaced in its place."""
-    field = next(name for kind, name in _PLACES if isinstance(value, kind))
-    there = getattr(objects, field)
-    key = identity(value)
-    if any(identity(one) == key for one in there):
-        return replace(objects, **{field: tuple(value if identity(one) == key else one for one in there)})
-    return replace(objects, **{field: (*there, value)})
+def _with(objects: Objects, values: Iterable[Any]) -> Objects:
+    """The objects with more of them, those that were there replaced in their places."""
+    found: dict[str, dict[tuple[str, ...], Any]] = {}
+    for value in values:
+        field = next(name for kind, name in _PLACES if isinstance(value, kind))
+        if field not in found:
+            found[field] = {identity(one): one for one in getattr(objects, field)}
+        found[field][identity(value)] = value
+    return replace(objects, **{field: tuple(ones.values()) for field, ones in found.items()})
 
 
 def _services(topology: Topology, asked: Sequence[tuple[Document, Service]]) -> Topology:
@@ -148,9 +177,10 @@ def _pods(topology: Topology, asked: Sequence[Asked]) -> Topology:
     """Pods by hand, each on a node."""
     if not asked:
         return topology
-    before: dict[str, Pod | HostPod] = {pod.key: pod for pod in (*topology.pods, *topology.objects.host_pods)}
+    there: list[Pod | HostPod] = [*topology.pods, *topology.objects.host_pods]
+    before = {pod.key: pod for pod in there}
     keys = {f"{one.namespace}/{one.name}" for one in asked}
-    board = scheduling.Board(topology, [pod for pod in before.values() if pod.key not in keys])
+    board = scheduling.Board(topology, [pod for key, pod in before.items() if key not in keys])
     names = {node.name for node in topology.nodes}
     found: dict[str, Pod | HostPod] = {}
     for one in sorted(asked, key=lambda one: not (one.template.node_name or f"{one.namespace}/{one.name}" in before)):
@@ -159,6 +189,9 @@ def _pods(topology: Topology, asked: Sequence[Asked]) -> Topology:
         if template.node_name and template.node_name not in names:
             one.document.fail(("spec", "nodeName"), f"no node '{template.node_name}'{nearest(template.node_name, names)}")
         wanted = replace(template, node_name=template.node_name or (was.node if was else ""))
+        if was is not None and (wanted.node_name != was.node or template.host_network != isinstance(was, HostPod)):
+            field = "nodeName" if wanted.node_name != was.node else "hostNetwork"
+            one.document.fail(("spec", field), f"the pod is on {was.node}, and there it stays as it is: delete it first")
         node = board.best(wanted)
         if node is None:
             one.document.fail(*_nowhere(topology, template))
@@ -179,13 +212,32 @@ def _nowhere(topology: Topology, template: Any) -> tuple[tuple[str, ...], str]:
     return ("spec",), "no running node is left for it: its host ports are taken, or its nodeSelector matches none"
 
 
-def _outcome(before: Topology, after: Topology, document: Document) -> str:
-    """created, configured or unchanged: as somebody sees who looks at the object before and after."""
-    old = showing.manifest(before, document.kind, document.namespace, document.name)
-    if old is None:
-        return "created"
-    new = showing.manifest(after, document.kind, document.namespace, document.name)
-    return "unchanged" if showing.wanted(old) == showing.wanted(new or {}) else "configured"
+class _Shown:
+    """A topology's objects as somebody sees them who looks; a kind is listed once."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._kinds: dict[tuple[str, str], dict[tuple[str, str], Any]] = {}
+
+    def find(self, document: Document) -> dict[str, Any] | None:
+        kind = document.kind
+        if (kind.api, kind.name) not in self._kinds:
+            values = showing.values(self._topology, kind)
+            self._kinds[kind.api, kind.name] = {(getattr(one, "namespace", ""), one.name): one for one in values}
+        value = self._kinds[kind.api, kind.name].get((document.namespace, document.name))
+        return None if value is None else showing.wanted(showing.shown(kind, value))
+
+
+def _of_a_controller(document: Document) -> bool:
+    """Whether it is an EndpointSlice that a controller made for a selector: it follows by itself."""
+    return document.kind.name == "EndpointSlice" and dict(document.labels).get(MANAGED_BY) == CONTROLLER
+
+
+def _outcome(were: _Shown, are: _Shown, document: Document) -> str:
+    if _of_a_controller(document):
+        return "unchanged"
+    old = were.find(document)
+    return "created" if old is None else "unchanged" if old == are.find(document) else "configured"
 
 
 def deleted(topology: Topology, keys: Collection[tuple[str, str, str, str]]) -> Applied:
@@ -218,3 +270,36 @@ def deleted(topology: Topology, keys: Collection[tuple[str, str, str, str]]) -> 
     avoid = {f"{namespace}/{name}" for kind, namespace, name in gone if kind == "Pod"}
     placed = scheduling.reconciled(replace(topology, pods=pods, objects=objects), avoid)
     return Applied(placed.pods, replace(objects, host_pods=placed.host_pods), warnings=placed.missing)
+
+
+def labelled(
+    topology: Topology, kind: Kind, place: tuple[str, str], labels: Mapping[str, str | None], overwrite: bool
+) -> tuple[Topology, str]:
+    """With other labels on one object, (namespace, name), and "labeled", "unlabeled" or "not labeled"; None takes one off.
+
+    Raises `InputError` when there is no such object, and, as kubectl does, for a label that has another value, unless it may
+    ``overwrite`` it.
+    """
+    namespace, name = place
+    there = [one for one in showing.values(topology, kind) if getattr(one, "namespace", "") == namespace]
+    value = next((one for one in there if one.name == name), None)
+    if value is None:
+        raise InputError(f'{kind.plural} "{name}" not found{_near(name, [one.name for one in there])}')
+    had = dict(value.labels)
+    for key, text in labels.items():
+        if not syntax.is_key(key) or not syntax.is_value(text or ""):
+            raise InputError(f"{key}={text}: no label, e.g. app=web expected")
+        if text is not None and had.get(key, text) != text and not overwrite:
+            raise InputError(f"'{key}' already has a value ({had[key]}), and --overwrite is false")
+    new = {key: text for key, text in {**had, **labels}.items() if text is not None}
+    if new == had:
+        return topology, "not labeled"
+    changed = replace(value, labels=tuple(sorted(new.items())))
+    what = "labeled" if any(text is not None for text in labels.values()) else "unlabeled"
+    if isinstance(value, EndpointSlice):
+        changed = replace(changed, service=new.get(SERVICE_NAME, ""))
+    if isinstance(value, Node):
+        return relabelled(topology, {name: changed.labels}), what
+    if isinstance(value, Pod):
+        return replace(topology, pods=tuple(changed if pod.key == value.key else pod for pod in topology.pods)), what
+    return replace(topology, objects=_with(topology.objects, [changed])), what

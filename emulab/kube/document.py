@@ -53,6 +53,7 @@ class Document:
     raw: Raw = field(repr=False)
     trail: Path = ()
     warnings: list[str] = field(default_factory=list)
+    usual: str = "default"  # the namespace of an object that names none
 
     @cached_property
     def name(self) -> str:
@@ -61,7 +62,7 @@ class Document:
     @cached_property
     def namespace(self) -> str:
         """Its namespace; "" when its kind has none."""
-        return (self.model.metadata.namespace or "default") if self.kind.namespaced else ""
+        return (self.model.metadata.namespace or self.usual) if self.kind.namespaced else ""
 
     @property
     def key(self) -> tuple[str, str, str, str]:

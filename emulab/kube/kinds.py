@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emulab.errors import InputError, nearest
-from emulab.kube import nodes, pods, policies, services
+from emulab.kube import calico, nodes, pods, policies, services
 from emulab.kube.document import Kind
 
 
@@ -33,6 +33,13 @@ def _endpoint_slice() -> type:
     return discovery_v1.EndpointSlice
 
 
+def _calico(name: str) -> type:
+    from emulab.kube import calico_models
+
+    return getattr(calico_models, name)  # type: ignore[no-any-return]
+
+
+_CALICO = "projectcalico.org/v3"
 _ALL = (
     Kind("v1", "Namespace", "namespaces", ("ns",), lambda: _core("Namespace"), nodes.namespace, namespaced=False),
     Kind("v1", "Node", "nodes", ("no",), lambda: _core("Node"), nodes.node, namespaced=False),
@@ -42,6 +49,17 @@ _ALL = (
     Kind("v1", "Service", "services", ("svc",), lambda: _core("Service"), services.service),
     Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", (), _endpoint_slice, services.endpoint_slice),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", ("netpol",), _network_policy, policies.policy),
+    Kind(_CALICO, "NetworkPolicy", "networkpolicies", ("cnp",), lambda: _calico("NetworkPolicy"), calico.policy),
+    Kind(
+        _CALICO,
+        "GlobalNetworkPolicy",
+        "globalnetworkpolicies",
+        ("gnp",),
+        lambda: _calico("GlobalNetworkPolicy"),
+        calico.policy,
+        namespaced=False,
+    ),
+    Kind(_CALICO, "Tier", "tiers", (), lambda: _calico("Tier"), calico.tier, namespaced=False),
 )
 KINDS: dict[tuple[str, str], Kind] = {(kind.api, kind.name): kind for kind in _ALL}
 

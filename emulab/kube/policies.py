@@ -53,8 +53,12 @@ class _EMPTY:
 def _rules(found: Document, direction: str, side: str, given: list[tuple[Any, Any]]) -> Iterator[Rule]:
     for index, (peers, ports) in enumerate(given):
         at: Path = ("spec", direction, index)
-        sides = [((direction, index, side, i), _peer(found, (*at, side, i), one)) for i, one in enumerate(peers or ())]
-        ranges = [(("ports", i), *_port(found, (*at, "ports", i), one)) for i, one in enumerate(ports or ())]
+        sides: list[tuple[Path, Peer]] = [
+            ((direction, index, side, i), _peer(found, (*at, side, i), one)) for i, one in enumerate(peers or ())
+        ]
+        ranges: list[tuple[Path, str | None, tuple[PortRange, ...]]] = [
+            (("ports", i), *_port(found, (*at, "ports", i), one)) for i, one in enumerate(ports or ())
+        ]
         for where, peer in sides or [((direction, index), Peer())]:
             for which, protocol, wanted in ranges or [((), None, ())]:
                 there = Peer(ports=wanted)

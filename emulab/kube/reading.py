@@ -10,13 +10,13 @@ from emulab.kube.document import Document, Kind, refuse
 from emulab.kube.kinds import KINDS
 from emulab.kube.text import Path, Raw, documents
 
-_LISTS = ("List", "NamespaceList", "NodeList", "PodList", "DeploymentList", "DaemonSetList", "ServiceList", "EndpointSliceList")
-_LISTS += ("NetworkPolicyList",)
 _MOST_NAME = 253
 
 
-def read(text: str, file: str, ignore_unknown: bool = False) -> list[Document]:
+def read(text: str, file: str, ignore_unknown: bool = False, namespace: str = "") -> list[Document]:
     """The objects of a YAML or JSON text; ``file`` is what it is called in errors.
+
+    With a ``namespace`` they are in that one, and none may be in another.
 
     Raises `InputError` for the first mistake, with file, line, document and path.  With ``ignore_unknown`` unknown kinds and
     fields are left out instead; the documents' ``warnings`` say so.
@@ -25,7 +25,7 @@ def read(text: str, file: str, ignore_unknown: bool = False) -> list[Document]:
     skipped: list[str] = []
     for raw in documents(text, file):
         for value, trail in _items(raw):
-            one = _document(raw, value, trail, ignore_unknown, skipped)
+            one = _document(raw, value, trail, ignore_unknown, namespace, skipped)
             if one is not None:
                 found.append(one)
     if found:
@@ -36,7 +36,7 @@ def read(text: str, file: str, ignore_unknown: bool = False) -> list[Document]:
 def _items(raw: Raw) -> Iterator[tuple[Any, Path]]:
     """The document, or the items of a List."""
     value = raw.value
-    if isinstance(value, dict) and value.get("kind") in _LISTS and "items" in value:
+    if isinstance(value, dict) and str(value.get("kind")).endswith("List") and "items" in value:
         items = value["items"]
         if items is None:
             return
@@ -48,12 +48,12 @@ def _items(raw: Raw) -> Iterator[tuple[Any, Path]]:
     yield value, ()
 
 
-def _document(raw: Raw, value: Any, trail: Path, ignore_unknown: bool, skipped: list[str]) -> Document | None:
+def _document(raw: Raw, value: Any, trail: Path, ignore_unknown: bool, namespace: str, skipped: list[str]) -> Document | None:
     if not isinstance(value, dict):
         refuse(raw, trail, "", (), f"an object with apiVersion and kind expected, got {_said(value)}")
     for field in ("apiVersion", "kind"):
         if not isinstance(value.get(field), str) or not value[field]:
-            refuse(raw, trail, "", (field,) if field in value else (), f"{field}: text expected, got {_said(value.get(field))}")
+            refuse(raw, trail, "", (field,), f"text expected, got {_said(value[field])}" if field in value else "required")
     api, name = value["apiVersion"], value["kind"]
     kind = KINDS.get((api, name))
     if kind is None:
@@ -61,7 +61,7 @@ def _document(raw: Raw, value: Any, trail: Path, ignore_unknown: bool, skipped: 
             skipped.append(f"{raw.file}:{raw.line(trail)}: document {raw.number}: {api} {name} is left out: an unknown kind")
             return None
         refuse(raw, trail, "", ("kind",), f"no kind '{name}' in version '{api}'{_near(api, name)}")
-    return _typed(raw, value, trail, kind, ignore_unknown)
+    return _typed(raw, value, trail, kind, ignore_unknown, namespace)
 
 
 def _near(api: str, name: str) -> str:
@@ -71,15 +71,16 @@ def _near(api: str, name: str) -> str:
     return nearest(name, {kind for _, kind in KINDS})
 
 
-def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unknown: bool) -> Document:
+def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unknown: bool, namespace: str) -> Document:
     from emulab.kube import models
 
     metadata = value.get("metadata")
     given = metadata if isinstance(metadata, dict) else {}
-    parts = [str(given.get("namespace") or "default")] if kind.namespaced else []
+    parts = [str(given.get("namespace") or namespace or "default")] if kind.namespaced else []
     parts += [str(given["name"])[:_MOST_NAME]] if given.get("name") else []
     what = f"{kind.name} {'/'.join(parts) if given.get('name') else ''}".strip()
     model = kind.model()
+    value = _asked(value)
     warnings = []
     for mistake in models.unknown(value, model):
         if not ignore_unknown:
@@ -93,8 +94,10 @@ def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unkn
         refuse(raw, trail, what, *error.mistake)
     if typed.metadata is None or not typed.metadata.name:
         refuse(raw, trail, what, ("metadata", "name"), "required")
-    made = Document(kind, typed, value, raw, trail, warnings)
+    made = Document(kind, typed, value, raw, trail, warnings, namespace or "default")
     _check_metadata(made)
+    if namespace and kind.namespaced and made.namespace != namespace:
+        made.fail(("metadata", "namespace"), f"'{made.namespace}' is not '{namespace}', which was asked for")
     return made
 
 
@@ -102,6 +105,15 @@ def _path(path: Path) -> str:
     from emulab.kube.text import shown
 
     return shown(path)
+
+
+def _asked(value: dict[str, Any]) -> dict[str, Any]:
+    """Without the status, which is the server's; of a node's the addresses are asked for."""
+    status = value.get("status")
+    kept = {key: inner for key, inner in value.items() if key != "status"}
+    if isinstance(status, dict) and "addresses" in status and value.get("kind") == "Node":
+        kept["status"] = {"addresses": status["addresses"]}
+    return kept
 
 
 def _check_metadata(found: Document) -> None:

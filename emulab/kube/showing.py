@@ -35,14 +35,6 @@ def _without_nothing(value: Any) -> Any:
     return [_without_nothing(one) for one in value] if isinstance(value, list) else value
 
 
-def manifest(topology: Topology, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
-    """The object called so; None when there is none."""
-    for value in values(topology, kind):
-        if value.name == name and getattr(value, "namespace", "") == namespace:
-            return shown(topology, kind, value)
-    return None
-
-
 def values(topology: Topology, kind: Kind) -> list[Any]:
     """All objects of a kind, as emulab holds them."""
     objects = topology.objects
@@ -64,7 +56,7 @@ def values(topology: Topology, kind: Kind) -> list[Any]:
     return [one for one in objects.policies if (one.api, one.kind) == (kind.api, kind.name)]
 
 
-def shown(topology: Topology, kind: Kind, value: Any) -> dict[str, Any]:
+def shown(kind: Kind, value: Any) -> dict[str, Any]:
     """One object in the order of kubectl: apiVersion, kind, metadata, spec."""
     written = copy.deepcopy(dict(getattr(value, "manifest", None) or {}))
     metadata = dict(written.pop("metadata", None) or {})

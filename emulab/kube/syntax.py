@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Any
 
-from emulab.errors import nearest
+from emulab.errors import InputError, nearest
 from emulab.kube.document import Document
 from emulab.kube.text import Path
 from emulab.objects import IPAddress, IPNetwork
@@ -17,7 +17,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PORT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([-+]?[0-9]{1,3})|([kMGTPE]|[KMGTPE]i|m|u|n)?)")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([-+]?[0-9]{1,2})|([kMGTPE]|[KMGTPE]i|m|u|n)?)")
 _FACTORS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _FACTORS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 
@@ -39,16 +39,28 @@ def label(found: Document, path: Path, text: str, what: str) -> None:
         found.fail(path, f"{text[:80]!r} is no {what}: expected {LABEL_RULE}")
 
 
+def service_name(found: Document, path: Path, text: str) -> None:
+    """An RFC 1035 label."""
+    if not is_label(text) or not text[0].isalpha():
+        rule = "at most 63 of a-z, 0-9 and '-', a letter first, a letter or digit at the end (RFC 1035)"
+        found.fail(path, f"{text[:80]!r} is no name for a Service: expected {rule}")
+
+
 def subdomain(found: Document, path: Path, text: str, what: str) -> None:
     """An RFC 1123 subdomain."""
     if not is_subdomain(text):
         found.fail(path, f"{text[:300]!r} is no {what}: expected {SUBDOMAIN_RULE}")
 
 
-def key(found: Document, path: Path, text: str) -> None:
-    """The key of a label or annotation: ``[prefix/]name``."""
+def is_key(text: str) -> bool:
+    """Whether it is the key of a label: ``[prefix/]name``."""
     prefix, slash, name = text.rpartition("/")
-    if (slash and not is_subdomain(prefix)) or len(name) > 63 or not _QUALIFIED.fullmatch(name):
+    return (not slash or is_subdomain(prefix)) and len(name) <= 63 and bool(_QUALIFIED.fullmatch(name))
+
+
+def key(found: Document, path: Path, text: str) -> None:
+    """The key of a label or annotation."""
+    if not is_key(text):
         rule = "a name of at most 63 letters, digits, '-', '_' and '.', perhaps after a DNS name and '/'"
         found.fail(path, f"{text[:80]!r} is no key of a label: expected {rule}")
 
@@ -150,4 +162,28 @@ def selector(found: Document, path: Path, given: Any) -> Selector:
             found.fail((*at, "values"), f"{one.operator} takes no values")
         part: Selector = In(one.key, tuple(sorted(set(values)))) if values else Has(one.key)
         parts.append(part if one.operator in ("In", "Exists") else Not(part))
+    return both(parts)
+
+
+_TERM = re.compile(
+    r"\s*(?:(!)\s*([^\s!=,()]+)|([^\s!=,()]+)\s*(?:(==?|!=)\s*([^\s!=,()]*)|(?<=\s)(in|notin)\s*\(([^()]*)\))?)\s*(,|$)"
+)
+
+
+def typed_selector(text: str) -> Selector:
+    """A selector as `kubectl -l` takes it: ``app=web,tier!=db,!old,env in (a, b)``.  Raises `InputError`."""
+    parts: list[Selector] = []
+    position = 0
+    while position < len(text):
+        match = _TERM.match(text, position)
+        if not match or not is_key(match[2] or match[3]):
+            raise InputError(f"--selector {text}: e.g. app=web,tier!=db expected")
+        absent, name, operator, word, several = match[2], match[3], match[4], match[6], match[7]
+        if absent or not (operator or word):
+            part: Selector = Not(Has(absent)) if absent else Has(name)
+        else:
+            part = In(name, tuple(one.strip() for one in several.split(","))) if word else In(name, (match[5],))
+            part = Not(part) if operator == "!=" or word == "notin" else part
+        parts.append(part)
+        position = match.end()
     return both(parts)

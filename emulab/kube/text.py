@@ -183,6 +183,8 @@ class _Builder:
             return self._done[id(node)]
         if id(node) in self._open:
             self._fail(node, "an alias that contains itself")
+        if node.tag not in (_TAG + "map", _TAG + "seq"):
+            self._fail(node, f"a tag '{node.tag[:60]}' means nothing here")
         if depth > _DEEPEST:
             self._fail(node, f"nested more than {_DEEPEST} deep")
         self._open.add(id(node))

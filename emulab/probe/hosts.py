@@ -15,8 +15,9 @@ import struct
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
+from emulab.errors import InputError
 from emulab.kernel.namespaces import Namespace, entered
-from emulab.packet import Flow
+from emulab.packet import Flow, short
 from emulab.probe import payload
 from emulab.probe.dissect import IcmpError, icmp_error
 from emulab.probe.flows import PORT
@@ -73,7 +74,7 @@ class Host:
                         self._serve(family, protocol, port)
                 for protocol, number in more:
                     if not (serve and number == port):
-                        with contextlib.suppress(OSError):  # who has it already answers (`emulab.serving`), or will be missed
+                        with contextlib.suppress(InputError):  # an own server may answer; if not, that is what is measured
                             self._serve(family, protocol, number)
 
     def close(self) -> None:
@@ -111,12 +112,21 @@ class Host:
                     self._on_icmp(error._replace(text=f"{error.text}, by {sender[0]}"))
 
     def _serve(self, family: int, protocol: str, port: int) -> None:
-        """An echo server on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen."""
+        """An echo server on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen.
+
+        A port that a pod declares has a server that answers as ours would (`emulab.serving.responder`).
+        """
+        if (protocol, port, family) in self._namespace.served:
+            return
         server = self._socket(family, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == 6:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        server.bind(("" if family == 4 else "::", port))
+        try:
+            server.bind(("" if family == 4 else "::", port))
+        except OSError as error:
+            taken = f"{short(self._namespace.name)}: {protocol} port {port} is taken by somebody's own server"
+            raise InputError(f"{taken} ({error.strerror}): probe another one (--port)") from None
         if protocol == "tcp":
             server.listen(4096)
             self._poller.add(server, lambda: self._accept(server))

@@ -72,7 +72,7 @@ def read(packet: bytes) -> Opening | None:
             return None
         tag = _opening.unpack_from(packet, 16)[0]
         cookie = b""
-        if kind == _INIT_ACK and length > 36:
+        if kind == _INIT_ACK and length > 20:
             parameter, size = struct.unpack_from("!HH", packet, 32)
             cookie = packet[36 : 32 + size] if parameter == _COOKIE else b""
         return Opening("init" if kind == _INIT else "init ack", sport, dport, verification, tag, cookie)

@@ -10,6 +10,7 @@ from emulab.errors import InputError, nearest
 from emulab.kernel.namespaces import entered
 from emulab.lab import Lab
 from emulab.model import Link
+from emulab.objects import HostPod
 from emulab.planning import Design
 from emulab.state import Veth
 
@@ -53,9 +54,26 @@ def _pods(design: Design) -> list[dict[str, Any]]:
             "mac": endpoint.mac,
             "interface": ends[endpoint.key].name if endpoint.key in ends else None,
             "labels": dict(endpoint.pod.labels),
+            "ready": endpoint.pod.ready,
         }
         for endpoint in design.cluster.endpoints
-    ]
+    ] + [_host_pod(design, pod) for pod in design.topology.objects.host_pods]
+
+
+def _host_pod(design: Design, pod: HostPod) -> dict[str, Any]:
+    """A pod in its node's namespace: no interface is its own."""
+    links = design.topology.links
+    return {
+        "name": pod.key,
+        "namespace": pod.namespace,
+        "status": "Running" if design.topology.running(pod.node) else "Stopped",
+        "node": pod.node,
+        "addresses": [str(address.ip) for link in links if link.node == pod.node for address in link.addresses],
+        "mac": None,
+        "interface": None,
+        "labels": dict(pod.labels),
+        "ready": pod.ready,
+    }
 
 
 def _nodes(design: Design) -> list[dict[str, Any]]:

@@ -8,9 +8,13 @@ import socket
 import time
 from collections.abc import Mapping
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from emulab.probe import payload, sctp
 from emulab.probe.hosts import datagrams, echo
+
+if TYPE_CHECKING:
+    from emulab.serving.dns import NameServer
 
 _METHOD = re.compile(rb"[A-Z]{3,8} ")
 _LONGEST = 8192  # bytes of a request that is not answered yet
@@ -28,12 +32,14 @@ def _plain(address: str) -> str:
     return str(ip_address(address.partition("%")[0]))
 
 
-def answer_datagrams(server: socket.socket, node: str, port: int, pod: str) -> None:
-    """Every datagram but our own answers: two servers would talk to each other for ever."""
+def answer_datagrams(server: socket.socket, names: NameServer | None, node: str, port: int, pod: str) -> None:
+    """Every datagram but our own answers: two servers would talk to each other for ever.  ``names`` answers at its port."""
 
     def answer(data: bytes, peer: str, peer_port: int) -> bytes:
         if data.startswith(_START.encode()) or _is_reply(data):
             return b""
+        if names is not None and not data.startswith(payload.MAGIC):
+            return names.respond(data)
         return _answer(data, line(pod, node, "udp", port, peer, peer_port))
 
     echo(server, answer)
@@ -63,8 +69,20 @@ def _answer(data: bytes, told: str) -> bytes:
 class Connection:
     """One client of a stream socket."""
 
-    def __init__(self, sock: socket.socket, protocol: str, node: str, port: int, pod: str, peer: str, peer_port: int) -> None:
-        self._sock, self._facts = sock, (pod, node, protocol, port, peer, peer_port)
+    def __init__(
+        self,
+        sock: socket.socket,
+        names: NameServer | None,
+        protocol: str,
+        node: str,
+        port: int,
+        pod: str,
+        peer: str,
+        peer_port: int,
+    ) -> None:
+        self._sock, self._names, self._facts = sock, names, (pod, node, protocol, port, peer, peer_port)
+        if names is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 65536)  # the longest message goes at once
         self._read, self._answered, self._probed, self._since = b"", False, False, time.monotonic()
 
     @property
@@ -89,12 +107,27 @@ class Connection:
             self._probed = True
             return bool(data)  # probes close it themselves
         self._read += data
+        if self._names is not None:
+            return bool(data) and self._respond(self._names)
         if _METHOD.match(self._read):
             if data and b"\r\n\r\n" not in self._read and len(self._read) < _LONGEST:
                 return True
             if b" HTTP/" in self._read.partition(b"\r\n")[0]:
                 return self._finish(_response(line(*self._facts), self._read.startswith(b"HEAD ")))
         return self._finish(line(*self._facts).encode() + b"\n")
+
+    def _respond(self, names: NameServer) -> bool:
+        """DNS messages, each after its length (RFC 7766)."""
+        while len(self._read) >= 2:
+            end = 2 + int.from_bytes(self._read[:2], "big")
+            if len(self._read) < end:
+                break
+            answer = names.respond(self._read[2:end], stream=True)
+            self._read = self._read[end:]
+            message = len(answer).to_bytes(2, "big") + answer
+            if not answer or self._sock.send(message) < len(message):  # it does not read what it asked for
+                return False
+        return True
 
     def _finish(self, answer: bytes) -> bool:
         self._sock.send(answer)

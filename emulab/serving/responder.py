@@ -8,6 +8,8 @@ to a datagram, to whatever comes over a connection, and to a connection whose cl
 gets an HTTP response with that line as its body.  What the probes send is answered as the probes' own servers would
 (`emulab.probe.payload`).  SCTP is answered by the kernel's sockets, where it has them, else by hand (`emulab.probe.sctp`).
 
+At port 53 of the pods that Service kube-dns stands for, the cluster's DNS answers instead (`emulab.serving.dns`).
+
 A port that is served is taken: a server of one's own at the same port gets "Address already in use".  Declare the port
 no more, or let the pod have the label ``emulab.io/responder=off``: then nothing of it is served here.
 """
@@ -20,13 +22,17 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from emulab import zone
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.model import Cluster
 from emulab.objects import ContainerPort
 from emulab.probe import sctp
 from emulab.serving.answers import Connection, answer_datagrams, answer_packets
+
+if TYPE_CHECKING:
+    from emulab.serving.dns import NameServer
 
 OFF = ("emulab.io/responder", "off")
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -50,6 +56,7 @@ class Listener(NamedTuple):
     family: int
     protocol: str  # a key of _KINDS
     pods: tuple[tuple[int, str], ...]  # (port, pod key)
+    names: bool = False  # whether it is the cluster's DNS that answers
 
     @property
     def port(self) -> int:
@@ -67,6 +74,7 @@ class Responder:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._connections: dict[int, tuple[Listener, Connection]] = {}
         self._told: set[Listener] = set()
+        self._names: NameServer | None = None
         self._lock = threading.Lock()  # held while sockets are served, opened or closed
         self._thread: threading.Thread | None = None
         self._ending = -1
@@ -77,10 +85,17 @@ class Responder:
 
         A port that cannot be had is told once, on standard error.
         """
+        if self._names is not None:
+            self._names.know(cluster)
         wanted = {listener for listener in declared(cluster) if listener.place in namespaces}
         kept = {one for one in wanted if one in self._open and self._open[one][0] is namespaces[one.place]}
         with self._lock:
             self._close([one for one in self._open if one not in kept])
+        if self._names is None and any(listener.names for listener in wanted):
+            from emulab.serving.dns import NameServer
+
+            self._names = NameServer()
+            self._names.know(cluster)
         by_place: dict[str, list[Listener]] = {}
         for listener in wanted - kept:
             by_place.setdefault(listener.place, []).append(listener)
@@ -102,16 +117,13 @@ class Responder:
         if self._thread is not None:
             os.eventfd_write(self._ending, 1)
             self._thread.join()
+            self._thread = None
             os.close(self._ending)
         with self._lock:
             self._close(list(self._open))
         if self._epoll is not None:
             self._epoll.close()
-
-    def serves(self, place: str, protocol: str, port: int, family: int) -> bool:
-        """Whether that port is ours: who finds it taken needs no server of its own."""
-        keys = {(one.place, one.protocol, one.port, one.family) for one in self._open}
-        return (place, protocol, port, family) in keys
+            self._epoll = None
 
     # Opening and closing
 
@@ -148,8 +160,10 @@ class Responder:
             self._thread = threading.Thread(target=self._run, args=(self._epoll,), name="responder", daemon=True)
             self._thread.start()
         self._open[listener] = namespace, sock
+        namespace.served.add((listener.protocol, listener.port, listener.family))
+        names = self._names if listener.names else None
         if listener.protocol == "udp":
-            handler = lambda: answer_datagrams(sock, listener.node, *listener.pods[0])  # noqa: E731
+            handler = lambda: answer_datagrams(sock, names, listener.node, *listener.pods[0])  # noqa: E731
         elif listener.protocol == "sctp by hand":
             pods = dict(listener.pods)
             handler = lambda: answer_packets(sock, listener.family, listener.node, pods)  # noqa: E731
@@ -164,7 +178,8 @@ class Responder:
             if listener in gone:
                 self._hang_up(fd)
         for listener in gone:
-            _, sock = self._open.pop(listener)
+            namespace, sock = self._open.pop(listener)
+            namespace.served.discard((listener.protocol, listener.port, listener.family))
             self._handlers.pop(sock.fileno(), None)
             sock.close()  # which takes it out of the epoll set, too
 
@@ -207,7 +222,8 @@ class Responder:
             if len(self._connections) >= _MOST:
                 self._hang_up(next(iter(self._connections)))
             fd = sock.fileno()
-            connection = Connection(sock, listener.protocol, listener.node, *listener.pods[0], name[0], name[1])
+            names = self._names if listener.names else None
+            connection = Connection(sock, names, listener.protocol, listener.node, *listener.pods[0], name[0], name[1])
             self._connections[fd] = listener, connection
             self._handlers[fd] = lambda fd=fd: self._converse(fd)  # type: ignore[misc]
             self._epoll.register(fd, select.EPOLLIN)
@@ -227,6 +243,7 @@ def declared(cluster: Cluster) -> Iterator[Listener]:
     their node, the first has it.
     """
     by_hand = not sctp.supported()
+    dns = {e.key for e in cluster.endpoints if e.pod.namespace == zone.NAMESPACE and zone.SERVER_LABEL in e.pod.labels}
     offers: dict[tuple[str, str, int], dict[tuple[str, int], str]] = {}
     topology = cluster.topology
 
@@ -246,7 +263,7 @@ def declared(cluster: Cluster) -> Iterator[Listener]:
     for (place, node, family), ports in offers.items():
         for (protocol, number), pod in ports.items():
             if protocol != "sctp" or not by_hand:
-                yield Listener(place, node, family, protocol, ((number, pod),))
+                yield Listener(place, node, family, protocol, ((number, pod),), number == zone.PORT and pod in dns)
         packets = tuple((number, pod) for (protocol, number), pod in ports.items() if protocol == "sctp")
         if packets and by_hand:
             yield Listener(place, node, family, "sctp by hand", packets)

@@ -155,7 +155,7 @@ BAD = {
     "no netem": (("link", "set", "node-a", "--delay", "10ms"), 3, "modprobe sch_netem"),
     "not parted": (("heal",), 2, "nothing is partitioned"),
     "one side": (("partition", "node-a,node-b,node-c"), 2, "at least two sides"),
-    "no kind": (("get", "cats"), 2, "'cats' is not one of"),
+    "no kind": (("get", "cats"), 2, "the server doesn't have a resource type 'cats'"),
     "no port": (("probe", "--port", "70000"), 2, "port 70000: 1 to 65535 expected"),
     "too small": (("probe", "--size", "10"), 2, "size 10: 80 to 65000 bytes expected"),
     "no interface": (("capture", "a1:eth7"), 2, "default/a1 has no interface 'eth7'"),
@@ -209,6 +209,10 @@ COMPLETED = {
     "plugins": ("emulab up --plugin fl", {"flannel"}),
     "topologies": ("emulab run two", {"two-racks"}),
     "faults": ("emulab fault inject one", {"one-way-loss"}),
+    "kinds": ("emulab get dep", {"deploy", "deployment", "deployment.apps", "deployments", "deployments.apps"}),
+    "kinds to delete": ("emulab delete ro", set()),
+    "objects": ("emulab describe ns kube-", {"kube-node-lease", "kube-public", "kube-system"}),
+    "nodes with routes": ("emulab get routes n", {"node-a", "node-b", "node-c"}),
 }
 
 

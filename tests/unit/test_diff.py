@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from emulab.diff import alteration, diff, lines, removal
-from emulab.nft_delta import delta
+from emulab.nft_delta import delta, transactions
 from emulab.state import (
     Address,
     Bridge,
@@ -143,7 +143,82 @@ DELTAS = {
         NftTable("ip", "t", ("add chain ip t c",)),
         ["flush chain ip t c", "delete set ip t s"],
     ),
+    "a chain that leads to a new one": (
+        table(c=["accept"], d=["drop"]),
+        table(c=["jump e", "ip saddr @s accept"], d=["drop"], e=["drop"]),
+        [
+            "add chain ip t e",
+            "add rule ip t e drop",
+            "flush chain ip t c",
+            "add rule ip t c jump e",
+            "add rule ip t c ip saddr @s accept",
+        ],
+    ),
+    "a set more": (
+        NftTable("ip", "t", ("add chain ip t c", "add rule ip t c accept")),
+        NftTable("ip", "t", (*SETS, "add element ip t s { 1.1.1.1 }")),
+        [
+            "add set ip t s { type ipv4_addr ; }",
+            "add element ip t s { 1.1.1.1 }",
+            "flush chain ip t c",
+            "add rule ip t c ip saddr @s drop",
+        ],
+    ),
+    "a map less": (
+        NftTable("ip", "t", ("add map ip t m { type ifname : verdict ; }", "add chain ip t d", "add rule ip t d drop")),
+        NftTable("ip", "t", ()),
+        ["flush chain ip t d", "delete map ip t m", "delete chain ip t d"],
+    ),
+    "a map less, and the rule that asked it": (
+        NftTable(
+            "ip",
+            "t",
+            (
+                "add map ip t m { type ifname : verdict ; }",
+                "add chain ip t d",
+                "add chain ip t c",
+                "add rule ip t c oifname vmap @m",
+                'add element ip t m { "eth0" : goto d }',
+            ),
+        ),
+        NftTable("ip", "t", ()),
+        ["flush chain ip t c", "delete map ip t m", "delete chain ip t d", "delete chain ip t c"],
+    ),
 }
+
+
+FLUSHED = ["flush chain ip t c", "add rule ip t c accept", "add rule ip t c drop"]
+
+
+@pytest.mark.parametrize(
+    ("commands", "room", "pieces"),
+    [
+        (["add chain ip t a", *FLUSHED], None, [["add chain ip t a", *FLUSHED]]),
+        (["add chain ip t a", *FLUSHED], 4, [["add chain ip t a", *FLUSHED]]),
+        (["add chain ip t a", *FLUSHED], 3, [["add chain ip t a"], FLUSHED]),
+        (["add chain ip t a", *FLUSHED], 1, [["add chain ip t a"], FLUSHED]),
+        ([*FLUSHED, "add element ip t s { 1.1.1.1 }"], 3, [FLUSHED, ["add element ip t s { 1.1.1.1 }"]]),
+        ([*FLUSHED, *FLUSHED], 3, [FLUSHED, FLUSHED]),
+        (
+            ["add chain ip t a", "add rule ip t a drop", "add chain ip t b"],
+            2,
+            [["add chain ip t a", "add rule ip t a drop"], ["add chain ip t b"]],
+        ),
+        (
+            ["delete table ip t", "add table ip t", "add chain ip t a"],
+            1,
+            [["delete table ip t", "add table ip t", "add chain ip t a"]],
+        ),
+        (
+            [f"add element ip t s {{ {', '.join(['1.1.1.1'] * 50)} }}", "add chain ip t a"],
+            2,
+            [[f"add element ip t s {{ {', '.join(['1.1.1.1'] * 50)} }}"], ["add chain ip t a"]],
+        ),
+        ([], 3, []),
+    ],
+)
+def test_commands_are_cut_where_nothing_is_half_done(commands: list[str], room: int | None, pieces: list[list[str]]) -> None:
+    assert list(transactions(commands, room)) == pieces
 
 
 @pytest.mark.parametrize(("before", "after", "commands"), DELTAS.values(), ids=DELTAS)

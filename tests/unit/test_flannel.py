@@ -10,6 +10,7 @@ import pytest
 from emulab.dataplane import Tunnel, Wire, build_cluster
 from emulab.errors import InputError
 from emulab.model import Cluster, Endpoint, Link, Node, Pod, Segment, Topology
+from emulab.objects import Policy
 from emulab.state import shell_lines
 from emulab_plugins.flannel import Flannel
 
@@ -297,3 +298,22 @@ def test_refusals(topology: Topology, plane: Flannel, message: str) -> None:
     with pytest.raises(InputError) as refusal:
         plane.check(topology)
     assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize(
+    ("api", "kind", "message"),
+    [
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            "flannel enforces no NetworkPolicy: nothing is blocked (kube-network-policies or Calico beside it would)",
+        ),
+        (
+            "projectcalico.org/v3",
+            "GlobalNetworkPolicy",
+            "flannel enforces no GlobalNetworkPolicy: nothing is blocked (Calico beside it would)",
+        ),
+    ],
+)
+def test_unenforced(api: str, kind: str, message: str) -> None:
+    assert Flannel().unenforced(Policy(api, kind, "default", "deny")) == message

@@ -10,6 +10,7 @@ import pytest
 from emulab.dataplane import Wire, build_cluster
 from emulab.errors import InputError
 from emulab.model import Cluster, Endpoint, Link, Node, Pod, Segment, Topology
+from emulab.objects import Policy
 from emulab.state import shell_lines
 from emulab_plugins.nat import Nat
 
@@ -157,3 +158,8 @@ def test_refusals(topology: Topology, plane: Nat, message: str) -> None:
     with pytest.raises(InputError) as refusal:
         plane.check(topology)
     assert str(refusal.value) == message
+
+
+def test_unenforced() -> None:
+    policy = Policy("networking.k8s.io/v1", "NetworkPolicy", "default", "deny")
+    assert Nat().unenforced(policy) == "nat enforces no NetworkPolicy: nothing is blocked"

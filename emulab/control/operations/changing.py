@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from typing import Any
 
@@ -27,12 +27,11 @@ def pod_add(
     """Add a pod."""
     wanted = [_address(text) for text in addresses or ()]
     with live.turn():
-        shown = _change(live, lambda design: change.add_pod(design, name, node, wanted, labels), dry_run)
+        shown = carry_out(live, lambda design: change.add_pod(design, name, node, wanted, labels), dry_run)
         if not dry_run:
             key = resolve(live.lab.cluster, name)
             endpoint = next(e for e in live.lab.cluster.endpoints if e.key == key)
             shown["addresses"] = [str(address) for address in endpoint.addresses]
-            live.tell("pod added", pod=key, node=node, addresses=shown["addresses"])
     return shown
 
 
@@ -47,11 +46,7 @@ def pod_rm(live: LiveLab, names: list[str], dry_run: bool = False) -> Any:
                 design = change.remove_pod(design, key)
             return design
 
-        shown = _change(live, without, dry_run)
-        if not dry_run:
-            for key in keys:
-                live.tell("pod removed", pod=key)
-    return shown
+        return carry_out(live, without, dry_run, keys)
 
 
 @operation
@@ -61,7 +56,7 @@ def node_add(
     """Add a node."""
     wanted = [_address(text) for text in addresses or ()]
     with live.turn():
-        shown = _change(live, lambda design: change.add_node(design, name, segment, wanted), dry_run)
+        shown = carry_out(live, lambda design: change.add_node(design, name, segment, wanted), dry_run)
         if not dry_run:
             shown["addresses"] = [str(a.ip) for a in live.lab.cluster.topology.uplink(name).addresses]
             live.tell("node added", node=name, addresses=shown["addresses"])
@@ -99,7 +94,7 @@ def link_set(
     """Give a node's uplink another state or shape: bit/s, seconds, fraction."""
     with live.turn():
         name = _node(live, node)
-        shown = _change(live, lambda d: change.set_link(d, name, up=up, rate=rate, delay=delay, loss=loss), dry_run)
+        shown = carry_out(live, lambda d: change.set_link(d, name, up=up, rate=rate, delay=delay, loss=loss), dry_run)
         if not dry_run:
             event = "link changed" if up is None else f"link {'up' if up else 'down'}"
             live.tell(event, node=name, **objects.shape(live.lab.cluster.topology.uplink(name)))
@@ -111,7 +106,7 @@ def partition(live: LiveLab, groups: list[list[str]], dry_run: bool = False) -> 
     """Part groups of nodes from each other."""
     with live.turn():
         sides = [[_node(live, name) for name in group] for group in groups]
-        shown = _change(live, lambda design: change.partition(design, sides), dry_run)
+        shown = carry_out(live, lambda design: change.partition(design, sides), dry_run)
         if not dry_run:
             live.tell("partition", groups=sides)
     return shown
@@ -121,7 +116,7 @@ def partition(live: LiveLab, groups: list[list[str]], dry_run: bool = False) -> 
 def heal(live: LiveLab, dry_run: bool = False) -> Any:
     """Join what was parted."""
     with live.turn():
-        shown = _change(live, change.heal, dry_run)
+        shown = carry_out(live, change.heal, dry_run)
         if not dry_run:
             live.tell("healed")
     return shown
@@ -130,18 +125,34 @@ def heal(live: LiveLab, dry_run: bool = False) -> Any:
 def _node_change(live: LiveLab, name: str, event: str, work: Callable[[Design, str], Design], dry_run: bool) -> Any:
     with live.turn():
         node = _node(live, name)
-        shown = _change(live, lambda design: work(design, node), dry_run)
+        shown = carry_out(live, lambda design: work(design, node), dry_run)
         if not dry_run:
             live.tell(event, node=node)
     return shown
 
 
-def _change(live: LiveLab, work: Callable[[Design], Design], dry_run: bool) -> dict[str, Any]:
-    """Plan a change, and carry it out unless it is only to be shown."""
+def carry_out(live: LiveLab, work: Callable[[Design], Design], dry_run: bool, avoid: Collection[str] = ()) -> dict[str, Any]:
+    """Plan a change with all that follows for workloads, and carry it out unless it is only to be shown.
+
+    ``avoid``: keys of pods that are deleted, so that no other gets one of those names.
+    """
     before = live.lab.design
-    after = work(before)
+    after = change.settled(work(before), avoid)
     changes = diff(before.desired, after.desired) if dry_run else live.lab.change(after)
+    if not dry_run:
+        _tell_pods(live, before, after)
     return {"lines": lines(changes, before.places | after.places), "dry_run": dry_run}
+
+
+def _tell_pods(live: LiveLab, before: Design, after: Design) -> None:
+    """Which pods have come and gone, whatever the reason."""
+    were, are = ({endpoint.key: endpoint for endpoint in one.cluster.endpoints} for one in (before, after))
+    for key in were:
+        if key not in are:
+            live.tell("pod removed", pod=key)
+    for key, endpoint in are.items():
+        if key not in were:
+            live.tell("pod added", pod=key, node=endpoint.node, addresses=[str(address) for address in endpoint.addresses])
 
 
 def _address(text: str) -> Any:
@@ -161,5 +172,7 @@ def _node(live: LiveLab, name: str) -> str:
 def _pod(live: LiveLab, name: str) -> str:
     key = resolve(live.lab.cluster, name, others=False)
     if "/" not in key:
+        if name != key:
+            raise InputError(f"{name} lives in the network of {key}: emulab delete pod {name}")
         raise InputError(f"{name} is a node: a pod expected")
     return key

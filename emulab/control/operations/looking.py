@@ -28,7 +28,8 @@ def get(live: LiveLab, kind: str, name: str | None = None) -> Any:
     found: list[dict[str, Any]] = objects.kind(live.lab, kind)
     if name is None:
         return found
-    key = resolve(live.lab.cluster, name, others=False)
+    keys = {one["name"] for one in found}
+    key = next((k for k in (name, f"default/{name}") if k in keys), None) or resolve(live.lab.cluster, name, others=False)
     return [one for one in found if key in (one["name"], one.get("node") if kind in ("routes", "links") else None)]
 
 
