@@ -17,6 +17,7 @@ from emulab.kube.nodes import AskedNode, joined
 from emulab.kube.nodes import topology as topology_of
 from emulab.kube.pods import Asked
 from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME
+from emulab.kube.system import converged
 from emulab.model import Node, Pod, Topology
 from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
 
@@ -56,8 +57,8 @@ def applied(topology: Topology, documents: Sequence[Document], was: Topology | N
     topology = replace(topology, objects=_with(topology.objects, plain))
     topology = _services(topology, [(document, value) for document, value in values if isinstance(value, Service)])
     topology = _pods(topology, [value for _, value in values if isinstance(value, Asked)])
-    placed = scheduling.reconciled(topology)
-    after = replace(topology, pods=placed.pods, objects=replace(topology.objects, host_pods=placed.host_pods))
+    placed = converged(topology)
+    after = replace(topology, pods=placed.pods, objects=placed.objects)
     were, are = _Shown(before), _Shown(after)
     results = tuple((document.kind.title(document.name), _outcome(were, are, document)) for document in documents)
     told = tuple(dict.fromkeys(line for document in documents for line in document.warnings))
@@ -268,8 +269,8 @@ def deleted(topology: Topology, keys: Collection[tuple[str, str, str, str]]) -> 
         tiers=tuple(one for one in objects.tiers if ("Tier", "", one.name) not in gone),
     )
     avoid = {f"{namespace}/{name}" for kind, namespace, name in gone if kind == "Pod"}
-    placed = scheduling.reconciled(replace(topology, pods=pods, objects=objects), avoid)
-    return Applied(placed.pods, replace(objects, host_pods=placed.host_pods), warnings=placed.missing)
+    placed = converged(replace(topology, pods=pods, objects=objects), avoid)
+    return Applied(placed.pods, placed.objects, warnings=placed.missing)
 
 
 def labelled(
