@@ -15,9 +15,10 @@ from emulab.kube.allocation import Allocator
 from emulab.kube.document import Document, Kind
 from emulab.kube.nodes import AskedNode, joined
 from emulab.kube.nodes import topology as topology_of
-from emulab.kube.pods import Asked
+from emulab.kube.pods import FIXED, Asked, addresses
 from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME
 from emulab.kube.system import converged
+from emulab.kube.text import Path
 from emulab.model import Node, Pod, Topology
 from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
 
@@ -53,6 +54,8 @@ def applied(topology: Topology, documents: Sequence[Document], was: Topology | N
     for document, value in values:
         if not isinstance(value, (Asked, AskedNode, Namespace, Workload, Policy, Tier, EndpointSlice, Service)):
             document.fail((), f"{type(value).__name__}: nothing that can be applied")
+        if isinstance(value, Workload) and value.template.node_name:
+            _on_a_node(topology, document, ("spec", "template", "spec", "nodeName"), value.template.node_name)
     plain = [value for _, value in values if not isinstance(value, (Asked, AskedNode, Service))]
     topology = replace(topology, objects=_with(topology.objects, plain))
     topology = _services(topology, [(document, value) for document, value in values if isinstance(value, Service)])
@@ -182,17 +185,19 @@ def _pods(topology: Topology, asked: Sequence[Asked]) -> Topology:
     before = {pod.key: pod for pod in there}
     keys = {f"{one.namespace}/{one.name}" for one in asked}
     board = scheduling.Board(topology, [pod for key, pod in before.items() if key not in keys])
-    names = {node.name for node in topology.nodes}
     found: dict[str, Pod | HostPod] = {}
     for one in sorted(asked, key=lambda one: not (one.template.node_name or f"{one.namespace}/{one.name}" in before)):
         key, template = f"{one.namespace}/{one.name}", one.template
         was = before.get(key)
-        if template.node_name and template.node_name not in names:
-            one.document.fail(("spec", "nodeName"), f"no node '{template.node_name}'{nearest(template.node_name, names)}")
+        if template.node_name:
+            _on_a_node(topology, one.document, ("spec", "nodeName"), template.node_name)
         wanted = replace(template, node_name=template.node_name or (was.node if was else ""))
         if was is not None and (wanted.node_name != was.node or template.host_network != isinstance(was, HostPod)):
             field = "nodeName" if wanted.node_name != was.node else "hostNetwork"
             one.document.fail(("spec", field), f"the pod is on {was.node}, and there it stays as it is: delete it first")
+        if isinstance(was, Pod) and any(a.version == b.version and a != b for a in addresses(template) for b in was.addresses):
+            path = ("metadata", "annotations", FIXED)
+            one.document.fail(path, f"the pod has {', '.join(map(str, was.addresses))}, and keeps it: delete it first")
         node = board.best(wanted)
         if node is None:
             one.document.fail(*_nowhere(topology, template))
@@ -203,6 +208,12 @@ def _pods(topology: Topology, asked: Sequence[Asked]) -> Topology:
     pods = tuple(pod for pod in everybody if isinstance(pod, Pod))
     host_pods = tuple(pod for pod in everybody if isinstance(pod, HostPod))
     return replace(topology, pods=pods, objects=replace(topology.objects, host_pods=host_pods))
+
+
+def _on_a_node(topology: Topology, document: Document, path: Path, name: str) -> None:
+    names = [node.name for node in topology.nodes]
+    if name not in names:
+        document.fail(path, f"no node '{name}'{nearest(name, names)}")
 
 
 def _nowhere(topology: Topology, template: Any) -> tuple[tuple[str, ...], str]:

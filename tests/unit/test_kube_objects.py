@@ -219,6 +219,18 @@ def test_a_pod_does_not_move() -> None:
         after(made, POD % "a" + "  nodeName: node-b\n")
     with pytest.raises(InputError, match=r"spec.hostNetwork: the pod is on node-a"):
         after(made, POD % "a" + "  hostNetwork: true\n")
+    fixed = (POD % "f").replace("name: f", "name: f, annotations: {cni.projectcalico.org/ipAddrs: '[\"10.1.1.%s\"]'}")
+    made = after(empty(), fixed % 7)
+    with pytest.raises(InputError, match=r"x.yaml:3: .*ipAddrs\]: the pod has 10.1.1.7, and keeps it: delete it first"):
+        after(made, fixed % 8)
+    assert after(made, POD % "f").pods[0].addresses == ()
+
+
+def test_a_workload_is_on_nodes_that_there_are() -> None:
+    text = DEPLOYMENT.replace("containers: [", "nodeName: node-x\n      containers: [") % (2, "x")
+    with pytest.raises(InputError, match=r"x.yaml:10: .*spec.template.spec.nodeName: no node 'node-x'"):
+        after(empty(), text)
+    assert nodes(after(empty(), text.replace("node-x", "node-b"))) == ["b", "b"]
 
 
 # workloads
