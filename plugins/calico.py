@@ -60,7 +60,7 @@ filter-INPUT jump filter-cali-INPUT
 ?filter-cali-INPUT udp dport {port} {ip} saddr @cali{v}0all-vxlan-net fib daddr type local accept
 ?filter-cali-INPUT udp dport {port} fib daddr type local drop comment "VXLAN from non-allowed hosts"
 filter-cali-INPUT iifname "cali*" goto filter-cali-wl-to-host
-filter-cali-wl-to-host jump filter-cali-from-wl-dispatch
+{discovery}filter-cali-wl-to-host jump filter-cali-from-wl-dispatch
 filter-cali-wl-to-host accept
 filter-FORWARD jump filter-cali-FORWARD
 filter-FORWARD meta mark & 0x00010000 == 0x00010000 accept comment "Policy explicitly accepted packet."
@@ -73,6 +73,9 @@ nat-cali-POSTROUTING jump nat-cali-nat-outgoing
 ?nat-cali-POSTROUTING oifname "{device}" fib saddr . oif type != local fib saddr type local masquerade fully-random
 nat-cali-nat-outgoing {ip} saddr @cali{v}0masq-ipam-pools {ip} daddr != @cali{v}0all-ipam-pools masquerade fully-random
 """
+# Multicast listeners, router solicitation and neighbour discovery: a pod that may send nothing is still a neighbour
+# (filterWorkloadToHostChain in felix/rules/static.go).
+DISCOVERY = {4: "", 6: "filter-cali-wl-to-host icmpv6 type { 130, 131, 132, 133, 135, 136 } accept\n"}
 DISPATCH = """
 filter-cali-{way}-wl-dispatch {end} vmap @filter-cali-{way}-wl-dispatch
 filter-cali-{way}-wl-dispatch drop comment "Unknown interface"
@@ -251,22 +254,23 @@ def _between(
 
 
 @lru_cache(maxsize=32)
-def _static(family: int, tunnels: bool, port: int) -> list[Chain]:
-    return _chains(IP[family], _filled(RULES, tunnels, ip=IP[family], v=family, port=port, device=DEVICE[family]))
+def _static(family: int, tunnels: bool, port: int) -> tuple[Chain, ...]:
+    values = {"ip": IP[family], "v": family, "port": port, "device": DEVICE[family], "discovery": DISCOVERY[family]}
+    return _chains(IP[family], _filled(RULES, tunnels, **values))
 
 
 @lru_cache(maxsize=32)
-def _dispatch(ip: str, way: str) -> list[Chain]:
+def _dispatch(ip: str, way: str) -> tuple[Chain, ...]:
     return _chains(ip, _filled(DISPATCH, way=way, end={"from": "iifname", "to": "oifname"}[way]))
 
 
 @lru_cache(maxsize=1 << 10)
-def _profile(ip: str, profile: str) -> list[Chain]:
+def _profile(ip: str, profile: str) -> tuple[Chain, ...]:
     return _chains(ip, _filled(PROFILE_RULES, profile=profile))
 
 
 @lru_cache(maxsize=1 << 14)
-def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tuple[str, ...]) -> list[Chain]:
+def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tuple[str, ...]) -> tuple[Chain, ...]:
     """A pod's chain; ``steps`` are what policies make of it."""
     chain = f"filter-cali-{way[0]}w-{device}"
     policed = (f"{chain} {step}" for step in steps)
@@ -276,13 +280,13 @@ def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tu
     )
 
 
-def _chains(ip: str, rules: Iterable[str]) -> list[Chain]:
+def _chains(ip: str, rules: Iterable[str]) -> tuple[Chain, ...]:
     """Chains from rules that begin with the name of theirs."""
     found: dict[str, list[str]] = {}
     for rule in rules:
         found.setdefault(rule.partition(" ")[0], []).append(f"add rule {ip} calico {rule}")
     hooks = {chain: f" {{ type {hook} ; }}" for chain, hook in BASE_CHAINS.items()}
-    return [Chain(f"add chain {ip} calico {name}{hooks.get(name, '')}", tuple(said)) for name, said in found.items()]
+    return tuple(Chain(f"add chain {ip} calico {name}{hooks.get(name, '')}", tuple(said)) for name, said in found.items())
 
 
 def _filled(template: str, marked: bool = False, **values: object) -> Iterator[str]:
