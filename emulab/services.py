@@ -154,17 +154,19 @@ def judge(
     refused: str,
     end: Place | None,
     led: tuple[IPAddress, int] | None,
-    allowed: Callable[[Backend], bool],
+    allowed: Callable[[Backend], bool | None],
 ) -> FlowResult:
     """Whether a Service kept what it owes.
 
     ``end`` is the place at the client, ``led`` says where connection tracking sends its packets, ``allowed`` says of an
-    endpoint whether policies let the client reach it: they are asked about the packet as it is after its translation.
+    endpoint whether policies let the client reach it (None: both is right): they are asked about the packet as it is after
+    its translation.
     """
     observations = tuple(sorted(seen, key=lambda one: one.time))
     asked = f"{text(flow.destination_address)} port {flow.dport}"
     last = str(observations[-1].place) if observations else flow.source
-    able = [one for one in due.endpoints if allowed(one)]
+    said = {one: allowed(one) for one in due.endpoints}
+    able = [one for one in due.endpoints if said[one]]
     if not answered:
         verdict = Verdict.REFUSED if refused else Verdict.DROPPED
         where = f"last seen at {last}" + (f" going {observations[-1].direction}" if observations else "")
@@ -177,7 +179,7 @@ def judge(
         return FlowResult(flow, verdict, observations, (Finding("delivery", expected, refused or where, last),))
     reached = _reached(flow, observations) or led or (ip_address(flow.destination_address), flow.dport)
     findings = list(_wrong(flow, observations, due, end, reached))
-    if due.endpoints and reached in [(one.address, one.port) for one in due.endpoints if one not in able]:
+    if due.endpoints and reached in [(one.address, one.port) for one in due.endpoints if said[one] is False]:
         findings.insert(0, Finding("policy", "denied", f"delivered to {reached[0]}", last))
     if not due.endpoints:
         expected = "a refusal: there is no endpoint" if due.refused else "silence: no endpoint may serve it"

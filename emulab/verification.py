@@ -18,7 +18,7 @@ from emulab.errors import OverloadError
 from emulab.kernel import conntrack, counters
 from emulab.kernel.namespaces import Namespaces
 from emulab.kubeproxy import primary
-from emulab.model import OUTSIDE_HOST, SWITCHES, Endpoint, IPAddress
+from emulab.model import SWITCHES, Endpoint, IPAddress
 from emulab.packet import Finding, Flow, FlowResult, Kind, MtuResult, Verdict, judge
 from emulab.planning import Design
 from emulab.probe import mesh, neighbours
@@ -202,18 +202,24 @@ class Verification:
         entries = translated.get(self._services.entry(flow.source, due.way), ())
         entry = next((one for one in entries if one.original == attribution.original(flow)), None)
 
-        def allowed(one: Backend) -> bool:
-            """Whether policies let the flow reach this endpoint, from the client or from the node that masquerades for it."""
+        def allowed(one: Backend) -> bool | None:
+            """Whether policies let the flow reach this endpoint; None where it is left open.
+
+            On the node at which it meets kube-proxy they see the client, before any masquerading; on another one the node,
+            where it masquerades.
+            """
+            place, node = self._services.place(one) or "", self._services.entry(flow.source, due.way)
             if not oracle.active:
                 return True
-            node, source = self._services.entry(flow.source, due.way), flow.source
-            if one not in due.frank and flow.source != node:
+            if place == flow.source:  # a pod to itself: none of policies' business, but this one leaves the pod
+                return None
+            source: str | IPAddress = flow.source if "/" in flow.source else ip_address(flow.source_address)
+            if one.node == node == flow.source:
                 source = node
-            pod = self._services.place(one) if one.pod else None
-            stranger = source == OUTSIDE_HOST or (source == node != one.node)
-            here = primary(self.design.topology, node, flow.family) if source == node else ip_address(flow.source_address)
-            there = pod if pod and "/" in pod else one.address
-            return oracle.decide(here if stranger and here else source, there, flow.protocol, one.port, flow.family).allowed
+            elif one not in due.frank and one.node != node:
+                source = primary(self.design.topology, node, flow.family) or source
+            there = place if "/" in place else one.address
+            return oracle.decide(source, there, flow.protocol, one.port, flow.family).allowed
 
         return services.judge(
             flow,
