@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,15 +21,15 @@ def explain(namespaces: Namespaces, result: RunResult, translated: Mapping[str, 
     ``translated`` is what connection tracking says, by namespace.
     """
     entries = {name: {entry.original: entry for entry in found} for name, found in translated.items()}
-    rules: dict[str, list[str]] = {}
+    rules: dict[str, _Rules] = {}
     hidden = {sent: (name, entry) for name, found in entries.items() for sent, entry in found.items()}
     for index, judged in enumerate(result.flows.recorded):
-        sent = _tuple(judged.flow)
+        sent = original(judged.flow)
         if judged.findings or judged.translations:
             judged = replace(
                 judged,
-                findings=tuple(_named(f, sent, entries, rules, namespaces) for f in judged.findings),
-                translations=tuple(_named(f, sent, entries, rules, namespaces) for f in judged.translations),
+                findings=tuple(_named(f, judged.flow, entries, rules, namespaces) for f in judged.findings),
+                translations=tuple(_named(f, judged.flow, entries, rules, namespaces) for f in judged.translations),
             )
         if judged.flow.kind is Kind.POD and judged.verdict is not Verdict.REWRITTEN and sent in hidden:
             judged = replace(judged, verdict=Verdict.REWRITTEN, findings=(*judged.findings, _unseen(*hidden[sent])))
@@ -45,7 +46,8 @@ def _unseen(name: str, entry: Entry) -> Finding:
     return Finding("conntrack", "untranslated", str(entry), name, rule=str(entry))
 
 
-def _tuple(flow: Flow) -> Tuple:
+def original(flow: Flow) -> Tuple:
+    """A flow as connection tracking knows it."""
     number = PROTOCOL_NUMBERS[flow.protocol][flow.family]
     sport, dport = (flow.sport, 0) if flow.protocol == "icmp" else (flow.sport, flow.dport)
     return Tuple(text(flow.source_address), text(flow.destination_address), number, sport, dport)
@@ -53,38 +55,59 @@ def _tuple(flow: Flow) -> Tuple:
 
 def _named(
     finding: Finding,
-    sent: Tuple,
+    flow: Flow,
     entries: dict[str, dict[Tuple, Entry]],
-    rules: dict[str, list[str]],
+    rules: dict[str, _Rules],
     namespaces: Namespaces,
 ) -> Finding:
-    namespace = finding.place.partition(":")[0]
+    namespace, sent = finding.place.partition(":")[0], original(flow)
     if finding.field not in ("source", "destination", "source port", "destination port", "identifier"):
         return finding
+    if flow.kind is Kind.SERVICE:  # its first sight may be at the far end
+        namespace = next((name for name, found in entries.items() if sent in found), namespace)
     if namespace not in namespaces:
         return finding
     if namespace not in rules:
-        rules[namespace] = _translating_rules(nftables.text(namespaces[namespace]))
+        rules[namespace] = _Rules(nftables.text(namespaces[namespace]))
+    entry = entries.get(namespace, {}).get(sent)
     # A reply is changed by the rule that the request met, the other way round.
     source = finding.field in ("source", "source port", "identifier")
     words = _SOURCE_RULES if source == (finding.leg == "request") else _DESTINATION_RULES
-    candidates = [rule for rule in rules[namespace] if any(word in rule.split() for word in words)]
+    candidates = rules[namespace].of(words)
+    if flow.kind is Kind.SERVICE and words is _DESTINATION_RULES and entry:
+        candidates = rules[namespace].of_service(flow, entry) or candidates
     if len(candidates) == 1:
         return replace(finding, rule=candidates[0])
-    entry = entries.get(namespace, {}).get(sent)
     return replace(finding, rule=str(entry)) if entry else finding
 
 
-def _translating_rules(ruleset: str) -> list[str]:
+class _Rules:
     """The rules of ``nft list ruleset`` that translate, each as "family table chain: rule"."""
-    table = chain = ""
-    found = []
-    for line in ruleset.splitlines():
-        words = line.split()
-        if words[:1] == ["table"]:
-            table = " ".join(words[1:3])
-        elif words[:1] == ["chain"]:
-            chain = words[1]
-        elif any(word in words for word in _SOURCE_RULES + _DESTINATION_RULES):
-            found.append(f"{table} {chain}: {line.strip()}")
-    return found
+
+    def __init__(self, ruleset: str) -> None:
+        self._found: dict[str, list[str]] = {}  # by the word that translates
+        self._services: dict[str, list[str]] = {}  # kube-proxy's: by what its chains' names begin with
+        table = chain = ""
+        for line in ruleset.splitlines():
+            words = line.split()
+            if words[:1] == ["table"]:
+                table = " ".join(words[1:3])
+            elif words[:1] == ["chain"]:
+                chain = words[1]
+            else:
+                rule = f"{table} {chain}: {line.strip()}"
+                for word in set(words).intersection(_SOURCE_RULES + _DESTINATION_RULES):
+                    self._found.setdefault(word, []).append(rule)
+                if "dnat" in words and "/" in chain:
+                    service = "/".join(chain.split("-", 2)[-1].split("/")[:3])
+                    self._services.setdefault(service, []).append(rule)
+
+    def of(self, words: Sequence[str]) -> list[str]:
+        return [rule for word in words for rule in self._found.get(word, ())]
+
+    def of_service(self, flow: Flow, entry: Entry) -> list[str]:
+        """The rules that lead from this Service to where the connection was led."""
+        there = {f"{entry.reply.source} . {entry.reply.sport}", f"{entry.reply.source}:{entry.reply.sport}"}
+        there |= {f"[{entry.reply.source}]:{entry.reply.sport}"}
+        rules = self._services.get(f"{flow.destination.removeprefix('svc/')}/{flow.protocol}", ())
+        return [rule for rule in rules if any(re.search(rf"(^| ){re.escape(one)}(,| |$)", rule) for one in there)]

@@ -39,11 +39,15 @@ LET_THROUGH, BROKEN_PROMISE = "let through", "not as promised"  # delivered, and
 
 
 class Kind(str, Enum):
-    """Who talks to whom; only pod to pod is under the no-NAT law, elsewhere translation is shown."""
+    """Who talks to whom; only pod to pod is under the no-NAT law, elsewhere translation is shown.
+
+    What a Service has to keep is said in `emulab.services`.
+    """
 
     POD = "pod-to-pod"
     NODE = "node-to-pod"
     OUTSIDE = "pod-to-outside"
+    SERVICE = "pod-to-service"  # or from a node, or from outside
 
 
 class Headers(NamedTuple):
@@ -131,7 +135,8 @@ class Observation(NamedTuple):
 class Flow:
     """What a probe sends and wants answered.
 
-    ``source`` and ``destination`` are pod keys, node names or "internet"; ``size`` is the payload's, in bytes.
+    ``source`` and ``destination`` are pod keys, node names or "internet", a destination also a Service, "svc/namespace/name";
+    ``size`` is the payload's, in bytes.
     """
 
     number: int
@@ -175,7 +180,7 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        if self.field == "delivery":
+        if self.field in ("delivery", "endpoint"):
             return f"{self.after} instead of {self.before}"
         if self.field == "policy":
             told = self.after if self.before == "enforced" else f"{self.after} although {self.before}"
@@ -229,8 +234,8 @@ def text(address: bytes) -> str:
 
 
 def short(name: str) -> str:
-    """A pod of the default namespace by its bare name, everything else as it is."""
-    return name.removeprefix("default/")
+    """A pod or Service of the default namespace without it, everything else as it is."""
+    return f"svc/{name[12:]}" if name.startswith("svc/default/") else name.removeprefix("default/")
 
 
 def judge(
@@ -248,7 +253,7 @@ def judge(
     the places at the source and the destination, and ``wire`` is the data plane's promise, where it made one.
     """
     observations = tuple(sorted(seen, key=lambda o: o.time))
-    rewrites = tuple(_rewrites(flow, observations))
+    changed = tuple(rewrites(flow, observations))
     arrived = [o for o in observations if o.place == ends[1] and o.direction == "in" and o.leg == "request"]
     reached = bool(arrived) if ends[1] else answered
     returned = [o for o in observations if o.place == ends[0] and o.direction == "in" and o.leg == "reply"]
@@ -269,17 +274,17 @@ def judge(
         verdict = Verdict.DROPPED
         findings.append(Finding("delivery", f"arrival at {short(flow.destination)}", f"answered by another, {last}", last))
     if flow.kind is Kind.POD:
-        if rewrites:
+        if changed:
             verdict = Verdict.REWRITTEN
-        findings = [*rewrites, *findings]
-        if wire and answered and not rewrites:
+        findings = [*changed, *findings]
+        if wire and answered and not changed:
             findings += _broken_promises(flow, observations, arrived, wire)
     else:
-        translations = rewrites
+        translations = changed
     return FlowResult(flow, verdict, observations, tuple(findings), translations)
 
 
-def _rewrites(flow: Flow, observations: Iterable[Observation]) -> Iterable[Finding]:
+def rewrites(flow: Flow, observations: Iterable[Observation]) -> Iterable[Finding]:
     """For each leg and field, the first place at which it differs from what was sent."""
     request = (flow.source_address, flow.destination_address, flow.protocol, flow.sport, flow.dport, True)
     reply = (flow.destination_address, flow.source_address, flow.protocol, flow.dport, flow.sport, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -11,18 +11,22 @@ from itertools import count as counting
 from itertools import islice
 from typing import Any
 
-from emulab import attribution
+from emulab import attribution, services
+from emulab.endpoints import Backend
 from emulab.enforcement import Enforcement
 from emulab.errors import OverloadError
 from emulab.kernel import conntrack, counters
 from emulab.kernel.namespaces import Namespaces
-from emulab.model import SWITCHES, Endpoint, IPAddress
-from emulab.packet import Finding, Flow, Kind, MtuResult, Verdict, judge
+from emulab.kubeproxy import primary
+from emulab.model import OUTSIDE_HOST, SWITCHES, Endpoint, IPAddress
+from emulab.packet import Finding, Flow, FlowResult, Kind, MtuResult, Verdict, judge
 from emulab.planning import Design
 from emulab.probe import mesh, neighbours
-from emulab.probe.engine import Engine, place_of, watched
+from emulab.probe.engine import Engine, Outcome, place_of, watched
 from emulab.probe.flows import PORT, Flows, Wish, source_port
+from emulab.probe.unlimited import unlimited_errors
 from emulab.result import Block, RunResult
+from emulab.services import Due, Services
 from emulab.state import Vxlan
 
 PROTOCOLS = ("icmp", "udp", "tcp")
@@ -32,7 +36,7 @@ PROTOCOLS = ("icmp", "udp", "tcp")
 class Probing:
     """What to measure: protocols and families, and where to look ("every" place, or both "ends" only).
 
-    ``sources`` and ``destinations`` are pod keys, node names or "internet"; None: all of them.  ``size`` is that of the
+    ``sources`` and ``destinations`` are pod keys, node names, "internet" or Services; None: all of them.  ``size`` is that of the
     whole IP packet in bytes, for ICMP and UDP; ``port`` the servers'.
     """
 
@@ -42,6 +46,7 @@ class Probing:
     timeout: float = 2.0
     nodes: bool = True
     outside: bool = True
+    services: bool = True
     mtu: bool = True
     sources: Collection[str] | None = None
     destinations: Collection[str] | None = None
@@ -76,6 +81,7 @@ class Verification:
         self._result = RunResult(plane.name, plane.options(), cluster, timings=self.timings, taps=probing.taps)
         self._result.whole = probing.whole
         self._policies = Enforcement(cluster, plane)
+        self._services = Services(cluster)
         self._result.findings += self._policies.findings()
 
     @contextmanager
@@ -116,15 +122,20 @@ class Verification:
         # Not before the mesh: an event for each of a million connections would cost more than the exchange.
         where = [*(node.name for node in present.nodes), *(endpoint.key for endpoint in present.endpoints)]
         with closing(conntrack.Watch(self.namespaces, where)) as watch:
-            self._watch(pairs)
-            attribution.explain(self.namespaces, self._result, watch.translated())
+            to_services = self._watch(pairs)
+            translated = watch.translated()
+        for outcome, due in to_services:
+            self._result.flows.recorded.append(self._service(outcome, due, translated))
+        attribution.explain(self.namespaces, self._result, translated)
 
-    def _watch(self, pairs: Iterable[Flow]) -> None:
-        """Probe flow by flow, with taps."""
+    def _watch(self, pairs: Iterable[Flow]) -> list[tuple[Outcome, Due]]:
+        """Probe flow by flow, with taps; what became of flows to Services is returned, all others are judged."""
         present, probing, plane = self.design.present, self.probing, self.design.plane
         pods = [endpoint.key for endpoint in present.endpoints]
         nodes = [node.name for node in present.nodes]
         endpoints = {endpoint.key: endpoint for endpoint in self.design.cluster.endpoints}
+        served = self._flows.services() if probing.services else []
+        listening = self._services.listening(served)
         with ExitStack() as release:
             engine = Engine(
                 self.namespaces,
@@ -137,16 +148,33 @@ class Verification:
                 timeout=probing.timeout,
                 on_frame=self.on_frame,
                 port=probing.port,
+                serving={name: ports for name, ports in listening.items() if name in self.namespaces},
             )
             release.callback(engine.close)
+
+            def source_of(name: str, to: IPAddress) -> IPAddress | None:
+                return _source(engine.host(name).source_for(to))
+
             flows = list(pairs)
             if probing.nodes:
                 every = probing.taps == "every"
-                flows += self._flows.from_nodes(lambda node, to: _source(engine.host(node).source_for(to)), every)
+                flows += self._flows.from_nodes(source_of, every)
             if probing.outside:
                 flows += self._flows.to_outside()
+            due: dict[int, Due] = {}
+            to_services: list[tuple[Outcome, Due]] = []
+            for flow, owed in self._flows.to_services(self._services, served, source_of):
+                due[flow.number] = owed
+                flows.append(flow)
+            if due:  # or the second refusal would look like a loss
+                release.enter_context(unlimited_errors(self.namespaces, nodes))
             for count, outcome in enumerate(engine.run(flows), 1):
                 flow = outcome.flow
+                if self.on_progress:
+                    self.on_progress(count, len(flows))
+                if flow.number in due:
+                    to_services.append((outcome, due[flow.number]))
+                    continue
                 wire = None
                 if flow.kind is Kind.POD and probing.taps == "every":
                     source, destination = endpoints[flow.source], endpoints[flow.destination]
@@ -162,12 +190,41 @@ class Verification:
                 if self._policies.active:
                     judged = self._policies.judge(judged)
                 self._result.flows.recorded.append(judged)
-                if self.on_progress:
-                    self.on_progress(count, len(flows))
             if probing.mtu and "icmp" in probing.protocols and probing.size is None and self._flows.to_themselves():
                 sized = list(self._flows.full_size(self._passes))
                 outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
                 self._result.mtu = [_mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
+        return to_services
+
+    def _service(self, outcome: Outcome, due: Due, translated: Mapping[str, Iterable[conntrack.Entry]]) -> FlowResult:
+        """Judge what became of a flow to a Service; ``translated`` is what connection tracking says, by namespace."""
+        flow, oracle = outcome.flow, self._policies.oracle
+        entries = translated.get(self._services.entry(flow.source, due.way), ())
+        entry = next((one for one in entries if one.original == attribution.original(flow)), None)
+
+        def allowed(one: Backend) -> bool:
+            """Whether policies let the flow reach this endpoint, from the client or from the node that masquerades for it."""
+            if not oracle.active:
+                return True
+            node, source = self._services.entry(flow.source, due.way), flow.source
+            if one not in due.frank and flow.source != node:
+                source = node
+            pod = self._services.place(one) if one.pod else None
+            stranger = source == OUTSIDE_HOST or (source == node != one.node)
+            here = primary(self.design.topology, node, flow.family) if source == node else ip_address(flow.source_address)
+            there = pod if pod and "/" in pod else one.address
+            return oracle.decide(here if stranger and here else source, there, flow.protocol, one.port, flow.family).allowed
+
+        return services.judge(
+            flow,
+            outcome.seen,
+            due,
+            answered=outcome.answered,
+            refused=outcome.refused,
+            end=place_of(flow.source, [node.name for node in self.design.present.nodes]),
+            led=(ip_address(entry.reply.source), entry.reply.sport) if entry else None,
+            allowed=allowed,
+        )
 
     def _passes(self, source: Endpoint, destination: Endpoint, family: int) -> bool:
         """Whether policies let an echo pass."""

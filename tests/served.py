@@ -70,7 +70,12 @@ SLICES = (EndpointSlice("default", "x", "by-hand", (((ip_address(INTERNET),), Tr
 def with_services(topology: Topology, services: tuple[Service, ...] = SERVICES) -> Topology:
     ports = (ContainerPort(8000, "tcp", "http"), ContainerPort(5353, "udp", "dns"))
     pods = tuple(
-        replace(pod, labels=(("app", LABELS.get(pod.name, "client")),), ports=ports, ready=pod.name != "b2")
+        replace(
+            pod,
+            labels=(("app", LABELS.get(pod.name, "client")), ("emulab.io/responder", "off")),
+            ports=ports,
+            ready=pod.name != "b2",
+        )
         for pod in topology.pods
     )
     host = (HostPod("default", "h", "node-c", (("app", "host"),)),)

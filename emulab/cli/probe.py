@@ -30,6 +30,7 @@ def command(format_: str, lab: str | None, all_ports: bool, **wanted: Any) -> in
       emulab probe --from a1
       emulab probe --from a1 --to b1 --to c1 --protocol udp --count 3
       emulab probe --from a1 --to internet --format json
+      emulab probe --from a1 --to svc/web
       emulab probe --from a1 --to c1 --protocol icmp --family 4 --size 1451
       emulab probe --all-ports
       emulab probe --all-ports --from a1 --protocol tcp --format json

@@ -24,10 +24,10 @@ def probing_options(command: Callable[..., Any], protocols: tuple[str, ...] = PR
         click.option("--count", type=int, default=1, show_default=True, metavar="N", help="Flows of each sort."),
         click.option("--size", type=int, metavar="BYTES", help="Size of the IP packet, for ICMP and UDP."),
         click.option("--family", "families", type=click.Choice(["4", "6"]), multiple=True, help="This IP family only."),
-        click.option("--port", type=int, metavar="N", help="The servers' port; default 8080."),
+        click.option("--port", type=int, metavar="N", help="The servers' port, default 8080; of a Service, its own."),
         click.option("--protocol", "protocols", type=click.Choice(protocols), multiple=True, help="May be repeated."),
-        click.option("--to", "destinations", help="To this pod, or internet; may be repeated.", **every),  # type: ignore[arg-type]
-        click.option("--from", "sources", help="From this pod or node; may be repeated.", **every),  # type: ignore[arg-type]
+        click.option("--to", "destinations", help="To this pod, Service (svc/NAME), or internet; may be repeated.", **every),  # type: ignore[arg-type]
+        click.option("--from", "sources", help="From this pod or node, or internet to Services; may be repeated.", **every),  # type: ignore[arg-type]
     ):
         command = decorate(command)
     return command

@@ -15,8 +15,8 @@ from emulab.errors import InputError
 @click.command("trace", short_help="One packet's whole story: every hop, and why.")
 @click.argument("source", metavar="FROM", shell_complete=complete_any)
 @click.argument("destination", metavar="TO", shell_complete=complete_any)
-@click.option("--protocol", type=click.Choice(["icmp", "udp", "tcp"]), default="icmp", show_default=True)
-@click.option("--port", type=int, metavar="N", help="Destination port of UDP and TCP; default 8080.")
+@click.option("--protocol", type=click.Choice(["icmp", "udp", "tcp"]), help="Default: icmp; of a Service that of its port.")
+@click.option("--port", type=int, metavar="N", help="Destination port of UDP and TCP; default 8080, or a Service's first.")
 @click.option("--family", type=click.Choice(["4", "6"]), help="IPv4 or IPv6; default: the first that both have.")
 @click.option("--size", type=int, metavar="BYTES", help="Size of the IP packet, for ICMP and UDP.")
 @click.option("--timeout", type=float, default=1.0, show_default=True, metavar="S", help="How long a lost packet is waited for.")
@@ -27,7 +27,7 @@ from emulab.errors import InputError
 def command(
     source: str,
     destination: str,
-    protocol: str,
+    protocol: str | None,
     port: int | None,
     family: str | None,
     size: int | None,
@@ -39,7 +39,8 @@ def command(
 ) -> int:
     """Send one packet and tell its way: each hop with its headers, what changed there and what decided it; the way back too.
 
-    FROM is a pod or node, TO a pod, a node, or internet.  Exit code 1 when it does not arrive.
+    FROM is a pod, a node or internet, TO too, or a Service: svc/web, svc/NAMESPACE/web, web.NAMESPACE.  Exit code 1 when it
+    does not arrive.
 
     \b
     Examples:
@@ -49,6 +50,7 @@ def command(
       emulab trace a1 internet --format json
       emulab trace node-a c1 --format mermaid
       emulab trace a1 c1 -w story.pcapng
+      emulab trace a1 svc/web --port 80
     """
     wanted = {"protocol": protocol, "port": port, "family": int(family) if family else None, "size": size, "timeout": timeout}
     arguments: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from emulab.diff import Changes, Diff, altered_attributes, removal
@@ -48,11 +48,10 @@ _GONE = frozenset({2, 3, 19, 99})  # ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL: what 
 
 def apply(namespaces: Namespaces, changes: Diff) -> None:
     """Carry out ``changes``; namespaces named in them must exist.  Raises `KernelError` for what the kernel refuses."""
-    with nftables.together():
-        remove(namespaces, changes.first)
-        add(namespaces, changes.add)
-        change(namespaces, changes.change)
-        remove(namespaces, changes.remove)
+    remove(namespaces, changes.first)
+    add(namespaces, changes.add)
+    change(namespaces, changes.change)
+    remove(namespaces, changes.remove)
 
 
 def remove(namespaces: Namespaces, state: State) -> None:
@@ -65,9 +64,21 @@ def change(namespaces: Namespaces, changes: Changes) -> None:
     """Give objects their new values, in place."""
     for name, pairs in changes.items():
         batch: list[tuple[KernelObject, Request]] = []
+        tables: list[tuple[NftTable, NftTable]] = []
         for before, after in pairs:
-            batch += [(after, request) for request in _alteration(namespaces, namespaces[name], before, after)]
+            if isinstance(before, NftTable) and isinstance(after, NftTable):
+                tables.append((before, after))
+            else:
+                batch += [(after, request) for request in _alteration(namespaces, namespaces[name], before, after)]
+        _alter_tables(namespaces[name], tables)
         _execute(namespaces[name], batch)
+
+
+def _alter_tables(here: Namespace, pairs: Sequence[tuple[NftTable, NftTable]]) -> None:
+    """All in one transaction where it fits: the next one in a namespace would wait until what the first took away is freed."""
+    commands = [command for before, after in pairs for command in delta(before, after)]
+    for some in transactions(commands, _room()):
+        _nft(here, [after for _, after in pairs], "\n".join(some))
 
 
 def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, after: KernelObject) -> list[Request]:
@@ -88,10 +99,6 @@ def _alteration(namespaces: Namespaces, here: Namespace, before: KernelObject, a
         return requests
     if _is_netlink(after):
         return encode.added(after, here)
-    if isinstance(after, NftTable) and isinstance(before, NftTable):
-        for commands in transactions(delta(before, after), _room()):
-            _nft(here, after, "\n".join(commands))
-        return []
     with entered(here.net):
         _set(here, after)
     return []
@@ -154,7 +161,7 @@ def _remove(namespace: Namespace, objects: Iterable[KernelObject]) -> None:
     batch: list[tuple[KernelObject, Request]] = []
     for thing in objects:
         if isinstance(thing, NftTable):
-            _nft(namespace, thing, f"delete table {thing.family} {thing.name}")
+            _nft(namespace, [thing], f"delete table {thing.family} {thing.name}")
         elif isinstance(thing, RateLimit):
             with entered(namespace.net):
                 subprocess.run(next(removal(thing)).split(), capture_output=True)
@@ -193,7 +200,7 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
             commands = (f"add table {thing.family} {thing.name}", *thing.rules)
             # In one transaction where it fits: each commit waits for an RCU grace period.
             for some in transactions(commands, _room()):
-                _nft(namespace, thing, "\n".join(some))
+                _nft(namespace, [thing], "\n".join(some))
         elif isinstance(thing, Offload):
             _set_offload(thing)
         elif isinstance(thing, RateLimit):
@@ -214,11 +221,12 @@ def _room() -> int | None:
     return _TRANSACTION if _in_user_namespace() else None
 
 
-def _nft(namespace: Namespace, table: NftTable, commands: str) -> None:
+def _nft(namespace: Namespace, tables: Iterable[NftTable], commands: str) -> None:
     try:
         nftables.run(namespace, commands)
     except ValueError as error:
-        raise KernelError(namespace.name, f"nft table {table.family} {table.name}", str(error)) from None
+        names = ", ".join(f"{table.family} {table.name}" for table in tables)
+        raise KernelError(namespace.name, f"nft table {names}", str(error)) from None
 
 
 def _set_offload(thing: Offload) -> None:

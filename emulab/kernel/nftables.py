@@ -6,10 +6,10 @@ import ctypes
 import ctypes.util
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+import threading
+from contextlib import suppress
 from functools import lru_cache
-from threading import Thread
 from typing import Any
 
 from emulab.errors import MachineError
@@ -43,31 +43,6 @@ def prepare() -> None:
         _low.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
-_together: list[list[int]] = []
-
-
-@contextmanager
-def together() -> Iterator[None]:
-    """Nobody waits for the sockets of transactions inside to be closed.
-
-    To close one after a deletion takes an RCU grace period, 10 to 20 ms (nft_rcv_nl_event in
-    net/netfilter/nf_tables_api.c), though what was committed is in force.
-    """
-    sockets: list[int] = []
-    _together.append(sockets)
-    try:
-        yield
-    finally:
-        _together.remove(sockets)
-        if sockets:
-            Thread(target=_close, args=(sockets,), name="nftables").start()
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
 class Nftables:
     """One handle on the ruleset of the namespace that the calling thread is in."""
 
@@ -76,6 +51,7 @@ class Nftables:
         self._socket = _low.pop()
         os.close(self._socket)  # the library's socket takes its place
         self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
+        self._changed = False
         _library().nft_ctx_buffer_error(self._context)
         _library().nft_ctx_buffer_output(self._context)
 
@@ -83,13 +59,26 @@ class Nftables:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if _together:
-            _together[-1].append(os.dup(self._socket))
+        last = self._duplicate() if self._changed else None
         _library().nft_ctx_free(self._context)
         prepare()
+        if last is not None:
+            threading.Thread(target=os.close, args=(last,), daemon=True).start()
+
+    def _duplicate(self) -> int | None:
+        """Another descriptor of the library's socket.
+
+        What a transaction took away is freed after an RCU grace period, and whoever closes a socket meanwhile waits for that
+        (nft_rcv_nl_event in net/netfilter/nf_tables_api.c), though the transaction has been in force for long.
+        """
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(self._socket).st_mode):
+                return os.dup(self._socket)
+        return None
 
     def run(self, commands: str) -> str:
         """Run nft commands as one transaction and return what they print; raises ValueError with nft's own words."""
+        self._changed = self._changed or not commands.startswith("list ")
         failed = _library().nft_run_cmd_from_buffer(self._context, commands.encode())
         error = (_library().nft_ctx_get_error_buffer(self._context) or b"").decode(errors="replace")
         if failed:

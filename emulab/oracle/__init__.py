@@ -38,7 +38,7 @@ class Oracle:
         self._policies: list[Written] = [
             NetworkPolicy(one.namespace, one.name, one.manifest)
             if one.api == "networking.k8s.io/v1"
-            else CalicoPolicy(one.kind, one.namespace, one.name, one.manifest)
+            else CalicoPolicy(one.namespace, one.name, one.manifest)
             for one in objects.policies
         ]
         self._tiers: dict[str, tuple[float, str]] = dict(_TIERS)

@@ -24,11 +24,12 @@ class CalicoPolicy(Written):
 
     unites = False
 
-    def __init__(self, kind: str, namespace: str, name: str, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, namespace: str, name: str, manifest: Mapping[str, Any]) -> None:
         self.key, self.namespace = f"{namespace}/{name}" if namespace else name, namespace
-        self.rank = f"{name}/{namespace}/{kind}"
         spec: Mapping[str, Any] = manifest.get("spec") or {}
-        self.tier = spec.get("tier") or "default"
+        self.tier = str(spec.get("tier") or "default")
+        inside = name if name.startswith(f"{self.tier}.") else f"{self.tier}.{name}"
+        self.rank = f"{namespace}/{inside}" if namespace else inside  # felix/calc/policy_sorter.go: by the v1 name
         self.order = math.inf if spec.get("order") is None else float(spec["order"])
         self._expressions = [str(spec.get("selector") or "")]
         self._selects = labels.calico(self._expressions[0])

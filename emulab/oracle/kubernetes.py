@@ -21,7 +21,7 @@ class NetworkPolicy(Written):
 
     def __init__(self, namespace: str, name: str, manifest: Mapping[str, Any]) -> None:
         self.key, self.namespace = f"{namespace}/{name}", namespace
-        self.rank = f"{name}/{namespace}/KubernetesNetworkPolicy"
+        self.rank = f"{namespace}/knp.default.{name}"
         self._spec: Mapping[str, Any] = manifest.get("spec") or {}
         self._selects = labels.kubernetes(self._spec.get("podSelector") or {})
         # SetDefaults_NetworkPolicy: none given, then Ingress, and Egress if there is an egress rule.

@@ -7,7 +7,7 @@ observed, and all that stayed silent shares one deadline at the end.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from emulab.errors import OverloadError
@@ -40,6 +40,8 @@ class Outcome:
 class Engine:
     """One round of probing in a lab.  ``watched`` are the tapped namespaces, ``timeout`` the common deadline in seconds.
 
+    ``serving`` are the ports (protocol, number), besides ``port`` in pods, at which a namespace answers.
+
     Frames that the taps could not hold end a ``complete`` run; else they are counted in ``missed``.
     """
 
@@ -57,7 +59,9 @@ class Engine:
         on_frame: Callable[[Frame], None] | None = None,
         port: int = PORT,
         complete: bool = True,
+        serving: Mapping[str, Collection[tuple[str, int]]] | None = None,
     ) -> None:
+        serving = serving or {}
         self._complete, self.missed = complete, 0
         self._round, self._timeout, self._tunnel_ports, self._on_frame = round_, timeout, tunnel_ports, on_frame
         self._poller = Poller()
@@ -76,8 +80,9 @@ class Engine:
                 report=self._answer,
                 on_icmp=self._icmp_error,
                 port=port,
+                more=serving.get(name, ()),
             )
-            for name in (*pods, *nodes, OUTSIDE_HOST)
+            for name in dict.fromkeys((*pods, *nodes, OUTSIDE_HOST, *serving))
         }
         self._silent = 0
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from emulab.model import OUTSIDE_ADDRESSES, OUTSIDE_HOST, Endpoint, IPAddress
+from emulab.objects import Service
 from emulab.packet import Flow, Kind
 from emulab.planning import Design
+from emulab.services import PREFIX, Due, Services
 
 PORT = 8080  # where every probed UDP and TCP server listens
 _HEADERS = {4: 28, 6: 48}  # IP, and ICMP or UDP, in bytes
+_MANY = 1000  # flows from pods to Services, above which not every pod sends them
 _EPHEMERAL = 20000, 40000  # first source port, how many
 
 
@@ -115,6 +119,42 @@ class Flows:
                         Kind.OUTSIDE, endpoint.key, OUTSIDE_HOST, protocol, source, there, self._wish.port, number
                     )
 
+    def services(self) -> list[Service]:
+        """The Services that are wanted."""
+        return [service for service in self._cluster.topology.objects.services if self._to(f"{PREFIX}{service.key}")]
+
+    def to_services(
+        self, services: Services, wanted: Sequence[Service], source_of: Callable[[str, IPAddress], IPAddress | None]
+    ) -> Iterator[tuple[Flow, Due]]:
+        """Pods to every port of every Service, and the outside host to node ports and balancers, each with what is due to it.
+
+        Nodes only where they are asked for.  Where there are many pods and Services, one pod of each node is enough.
+        """
+        pods = [endpoint for endpoint in self._present.endpoints if self._from(endpoint.key)]
+        if len(pods) * sum(len(service.ports) for service in wanted) > _MANY and self._wish.sources is None:
+            pods = list({endpoint.node: endpoint for endpoint in reversed(pods)}.values())
+        own = {endpoint.key: endpoint.addresses for endpoint in pods}
+        nodes = [node.name for node in self._present.nodes if self._wish.sources is not None and self._from(node.name)]
+        outside = [OUTSIDE_HOST] if self._from(OUTSIDE_HOST) else []
+        numbers: Counter[str] = Counter()  # of source ports, behind those of all other flows
+        first = self._wish.count * (2 * len(self._cluster.endpoints) + 2)
+        ports = {self._wish.port} if self._wish.port != PORT else None
+        for service in wanted:
+            for family in dict.fromkeys(family for family, _ in self._shapes):
+                for source in (*own, *nodes, *outside):
+                    for way in services.ways(service, family, source == OUTSIDE_HOST):
+                        if (family, way.port.protocol) not in self._shapes or (ports and way.port.port not in ports):
+                            continue
+                        here = next((a for a in own.get(source, ()) if a.version == family), None)
+                        here = here or (None if source in own else source_of(source, way.address))
+                        if here is None:
+                            continue
+                        due, protocol, name = services.due(source, here, way), way.port.protocol, f"{PREFIX}{service.key}"
+                        for _ in range(self._wish.count):
+                            number, numbers[source] = first + numbers[source], numbers[source] + 1
+                            flow = self._flow(Kind.SERVICE, source, name, protocol, here, way.address, way.number, number)
+                            yield self._as_wished(flow), due
+
     def full_size(self, passes: Callable[[Endpoint, Endpoint, int], bool]) -> Iterator[tuple[Flow, Flow, int]]:
         """For each ordered node pair, and each node with itself, between one pod pair: an echo of the promised MTU and one
         a byte longer, both with DF; and that MTU.  ``passes`` says whether policies let an echo pass in a family."""
@@ -162,10 +202,13 @@ class Flows:
         """One flow, or as many as wished; each has a port of its own."""
         for turn in range(self._wish.count):
             number = index + turn * (2 * len(self._cluster.endpoints) + 2)
-            flow = self._flow(kind, source, destination, protocol, address, target, port, number)
-            if self._wish.size is not None and protocol != "tcp":
-                flow = replace(flow, size=self._wish.size - _HEADERS[flow.family])
-            yield flow
+            yield self._as_wished(self._flow(kind, source, destination, protocol, address, target, port, number))
+
+    def _as_wished(self, flow: Flow) -> Flow:
+        """With the payload that makes a packet of the wished size."""
+        if self._wish.size is None or flow.protocol == "tcp":
+            return flow
+        return replace(flow, size=self._wish.size - _HEADERS[flow.family])
 
     def _flow(
         self,

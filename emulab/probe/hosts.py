@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from emulab.errors import InputError
@@ -38,7 +38,10 @@ TOO_BIG = "packet too big"
 
 
 class Host:
-    """Sockets in one namespace, registered with a shared epoll object under the handlers that serve them."""
+    """Sockets in one namespace, registered with a shared epoll object under the handlers that serve them.
+
+    With ``serve`` it answers at ``port``, and in any case at ``more`` (protocol, port).
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Host:
         report: Report,
         on_icmp: Callable[[IcmpError], None],
         port: int = PORT,
+        more: Collection[tuple[str, int]] = (),
     ) -> None:
         self._namespace, self._poller, self._round, self._report, self._on_icmp = (
             namespace,
@@ -66,7 +70,12 @@ class Host:
             for family in families:
                 self._open_raw(family)
                 if serve:
-                    self._serve(family, port)
+                    for protocol in ("udp", "tcp"):
+                        self._serve(family, protocol, port)
+                for protocol, number in more:
+                    if not (serve and number == port):
+                        with contextlib.suppress(InputError):  # an own server may answer; if not, that is what is measured
+                            self._serve(family, protocol, number)
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -102,30 +111,29 @@ class Host:
                 if error:
                     self._on_icmp(error._replace(text=f"{error.text}, by {sender[0]}"))
 
-    def _serve(self, family: int, port: int) -> None:
-        """Echo servers on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen.
+    def _serve(self, family: int, protocol: str, port: int) -> None:
+        """An echo server on all of the namespace's addresses: a rewritten packet is answered, too, and so is seen.
 
         A port that a pod declares has a server that answers as ours would (`emulab.serving.responder`).
         """
-        for protocol, kind in (("udp", socket.SOCK_DGRAM), ("tcp", socket.SOCK_STREAM)):
-            if (protocol, port, family) in self._namespace.served:
-                continue
-            server = self._socket(family, kind)
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == 6:
-                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                server.bind(("" if family == 4 else "::", port))
-            except OSError as error:
-                taken = f"{short(self._namespace.name)}: {protocol} port {port} is taken by somebody's own server"
-                raise InputError(f"{taken} ({error.strerror}): probe another one (--port)") from None
-            if protocol == "udp":
-                level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
-                server.setsockopt(level, option, 1)
-                self._poller.add(server, lambda udp=server: echo(udp, lambda data, *_: payload.answer(data)))  # type: ignore[misc]
-            else:
-                server.listen(4096)
-                self._poller.add(server, lambda tcp=server: self._accept(tcp))  # type: ignore[misc]
+        if (protocol, port, family) in self._namespace.served:
+            return
+        server = self._socket(family, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == 6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            server.bind(("" if family == 4 else "::", port))
+        except OSError as error:
+            taken = f"{short(self._namespace.name)}: {protocol} port {port} is taken by somebody's own server"
+            raise InputError(f"{taken} ({error.strerror}): probe another one (--port)") from None
+        if protocol == "tcp":
+            server.listen(4096)
+            self._poller.add(server, lambda: self._accept(server))
+            return
+        level, option = (socket.IPPROTO_IP, 8) if family == 4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
+        server.setsockopt(level, option, 1)
+        self._poller.add(server, lambda: echo(server, lambda data, *_: payload.answer(data)))
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

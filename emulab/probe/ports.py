@@ -28,7 +28,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import NamedTuple
 
-from emulab.errors import InputError
+from emulab.errors import InputError, OverloadError
 from emulab.kernel.namespaces import Namespaces, entered
 from emulab.model import OUTSIDE_HOST, SWITCHES, Cluster, Endpoint, IPAddress
 from emulab.packet import Verdict, short
@@ -41,6 +41,8 @@ QUIET = 0.04
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ERRORS = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}  # IP_RECVERR, IPV6_RECVERR
 _MOST = 2048  # questions at once: connections are descriptors, and queues are finite
+_FEW = 256  # where a link has a rate: what its queue surely holds
+_LOOKS, _LOOKS_LOSSY = 2, 8  # how often the silent are asked; where links lose packets on purpose
 _PER_SOCKET = 128  # answers that surely fit into one socket's queue
 _CONTROLS = 64, 3  # to let everything have its turn, and to see how long one takes
 _PORTS = 10000, 10000  # source ports: the first, how many; below those that the kernel gives out by itself
@@ -94,16 +96,19 @@ def probe(
 
     ``timeout`` (seconds, for each batch) bounds what is waited for at all: controls, and servers that accept but say
     nothing.  ``quiet`` is the least time that the silent get.  ``on_progress`` is told (checks done, checks in all).
-    Raises `InputError` for ends that do not exist or lack the family.
+    Raises `InputError` for ends that do not exist or lack the family, `OverloadError` when not even controls are answered.
     """
     endpoints = {endpoint.key: endpoint for endpoint in cluster.endpoints}
     wanted = list(dict.fromkeys(checks))
     questions = [_question(namespaces, endpoints, check) for check in wanted]
-    patience = quiet + _slack(cluster, min(len(wanted), _MOST))
+    links = cluster.topology.links
+    most = _FEW if any(link.rate for link in links) else _MOST
+    patience = quiet + _slack(cluster, min(len(wanted), most))
+    looks = (_LOOKS_LOSSY if any(link.loss for link in links) else _LOOKS) if confirm else 1
     found: dict[Check, Outcome] = {}
     with unlimited_errors(namespaces, _telling(namespaces, endpoints, wanted)):
-        for batch in _batches(questions):
-            for _ in range(2 if confirm else 1):
+        for batch in _batches(questions, most):
+            for _ in range(looks):
                 with contextlib.closing(_Round(namespaces, batch)) as round_:
                     found.update({outcome.check: outcome for outcome in round_.run(patience, timeout)})
                 batch = [one for one in batch if found[one.check].verdict is Verdict.DROPPED]
@@ -148,10 +153,9 @@ def _slack(cluster: Cluster, count: int) -> float:
     return 4 * sum(delays) + (count * 400 * 8 / min(rates) if rates else 0.0)
 
 
-def _batches(questions: Sequence[_Question]) -> Iterator[list[_Question]]:
-    """By source, so that the packets to one destination come from different ones."""
+def _batches(questions: Sequence[_Question], most: int) -> Iterator[list[_Question]]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = max(64, min(_MOST, soft // 4))
+    most = max(64, min(most, soft // 4))
     for start in range(0, len(questions), most):
         yield list(questions[start : start + most])
 
@@ -190,12 +194,19 @@ class _Round:
                 yield _Question(check._replace(source=check.destination), question.target, question.target)
 
     def run(self, patience: float, timeout: float) -> Iterator[Outcome]:
-        limit = time.monotonic() + timeout
         self._send(range(len(self._batch)))
+        limit = time.monotonic() + timeout + patience
+        answered = False
         for most in _CONTROLS:
             sent = time.monotonic()
             self._control(most)
+            asked = len(self._controlled)
             self._wait(limit, lambda: bool(self._controlled))
+            answered = answered or len(self._controlled) < asked or not asked
+        if not answered and self._silent:
+            raise OverloadError(
+                f"no pod answered even itself within {timeout:g} s: the machine is too busy to tell who is silent"
+            )
         now = time.monotonic()
         over = min(limit, now + max(patience, 8 * (now - sent)))
         self._wait(over, lambda: bool(self._silent))

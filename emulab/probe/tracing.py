@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 
 from emulab import fabric
@@ -24,14 +24,15 @@ def trace(
     destination: str,
     *,
     family: int | None = None,
-    protocol: str = "icmp",
+    protocol: str | None = None,
     port: int | None = None,
     size: int | None = None,
     timeout: float = 1.0,
     on_frame: Callable[[Frame], None] | None = None,
 ) -> Trace:
-    """One packet from ``source`` to ``destination`` (pod keys, node names or "internet"), hop by hop.
+    """One packet from ``source`` to ``destination`` (pod keys, node names, "internet", a Service), hop by hop.
 
+    Without a ``protocol`` it is an ICMP echo, to a Service that of its port (the first, or the one of that number).
     ``size`` is that of the whole IP packet in bytes, as MTUs count; ``timeout`` in seconds is how long a lost one is waited
     for.  ``on_frame`` gets every frame that the taps see, ARP and all.  Raises `InputError` for what cannot be sent.
     """
@@ -39,7 +40,8 @@ def trace(
     family = wanted.family(family)
     round_ = lab.next_round()
     lab.prime()
-    ends = [name for name in dict.fromkeys((source, destination)) if name in lab.namespaces]
+    places = wanted.places(family)
+    ends = [name for name in dict.fromkeys((source, destination, *places)) if name in lab.namespaces]
     tapped = [name for name in watched(lab, wanted, family) if name in lab.namespaces]
     frames: list[Frame] = []
 
@@ -60,6 +62,7 @@ def trace(
             timeout=timeout,
             on_frame=keep,
             complete=False,
+            serving=wanted.serving(),
         )
         release.callback(engine.close)
         flow = wanted.flow(family, round_, lambda to: engine.host(source).source_for(to))
@@ -83,7 +86,7 @@ def trace(
             engine.missed,
             frozenset(f for f, number in counters.tables_full(lab.namespaces[source]).items() if number > full.get(f, 0)),
         )
-        return _told(lab, scene, outcome, tapped)
+        return _told(lab, scene, outcome, tapped, _end(outcome, places) if wanted.service else destination)
 
 
 def _off(lab: Running, destination: str, found: Loss) -> Loss:
@@ -94,12 +97,18 @@ def _off(lab: Running, destination: str, found: Loss) -> Loss:
     return Loss(Reason.NODE_STOPPED, f"{node} is switched off", (found.reason, *found.evidence), found.leg)
 
 
-def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str]) -> Trace:
+def _end(outcome: Outcome, places: Collection[str]) -> str:
+    """The endpoint to which a Service's packet came; "" when it came to none."""
+    seen = (one for one in reversed(outcome.seen) if (one.leg, one.direction) == ("request", "in"))
+    return next((one.place.namespace for one in seen if one.place.namespace in places and one.place.interface == "eth0"), "")
+
+
+def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str], destination: str) -> Trace:
     """The kernels are asked while everything is as the packet left it."""
     flow = scene.flow
     nodes = {node.name for node in lab.cluster.nodes}
     wiring = scene.wiring(tapped)
-    ends = [None if name in nodes else Place(name, "eth0") for name in (flow.destination, flow.source)]
+    ends = [None if name in nodes else Place(name, "eth0") for name in (destination, flow.source)]
     ways: dict[str, paths.Way] = {}
     for leg, end in zip(("request", "reply"), ends, strict=True):
         seen = [one for one in outcome.seen if one.leg == leg]

@@ -10,9 +10,11 @@ from emulab.dataplane import DataPlane
 from emulab.errors import InputError
 from emulab.kernel.namespaces import Namespaces
 from emulab.model import GATEWAY, OUTSIDE_ADDRESSES, OUTSIDE_HOST, SWITCHES, Cluster, Endpoint, IPAddress
+from emulab.objects import Service, ServicePort
 from emulab.packet import Flow, Kind, short
 from emulab.probe import payload
 from emulab.probe.flows import PORT, source_port
+from emulab.services import PREFIX, Services, Way
 from emulab.state import State
 
 _HEADERS = {("icmp", 4): 28, ("icmp", 6): 48, ("udp", 4): 28, ("udp", 6): 48}
@@ -39,12 +41,18 @@ class Running(Protocol):
 class Wanted:
     """What was asked for, checked against the cluster."""
 
-    def __init__(self, lab: Running, source: str, destination: str, protocol: str, port: int | None, size: int | None) -> None:
-        self._lab, self._protocol, self._port, self._size = lab, protocol, port, size
+    def __init__(
+        self, lab: Running, source: str, destination: str, protocol: str | None, port: int | None, size: int | None
+    ) -> None:
+        self._lab, self._port, self._size = lab, port, size
         self.source, self.destination = source, destination
+        self.services = Services(lab.cluster)
+        self.service = self.services.named(destination) if destination.startswith(PREFIX) else None
+        self._service_port = _service_port(self.service, protocol, port) if self.service else None
+        protocol = self._protocol = protocol or (self._service_port.protocol if self._service_port else "icmp")
         self.pods: dict[str, Endpoint] = {endpoint.key: endpoint for endpoint in lab.cluster.endpoints}
         self.nodes = [node.name for node in lab.cluster.nodes]
-        for name in (source, destination):
+        for name in (source,) if self.service else (source, destination):
             if name not in self.pods and name not in self.nodes and name != OUTSIDE_HOST:
                 raise InputError(f"nobody is called '{short(name)}', expected a pod, a node or {OUTSIDE_HOST}")
         if source not in lab.namespaces:
@@ -62,11 +70,15 @@ class Wanted:
         if asked is None and offered:
             return offered[0]
         if asked not in offered:
+            if self.service and self.source == OUTSIDE_HOST:
+                raise InputError(f"{short(self.destination)} cannot be reached from outside: it has no node port and no balancer")
             what = f"IPv{asked} address" if asked else "address family in common"
             raise InputError(f"{short(self.source)} and {short(self.destination)} have no {what}")
         return asked
 
     def _families(self, name: str) -> set[int]:
+        if name == self.destination and self.service:
+            return {family for family in (4, 6) if self._way(family)}
         if name in self.pods:
             return {address.version for address in self.pods[name].addresses}
         return {address.version for address in self._own(name)}
@@ -76,10 +88,35 @@ class Wanted:
             return [address.ip for address in OUTSIDE_ADDRESSES]
         return [address.ip for address in self._lab.cluster.topology.uplink(name).addresses]
 
+    def _way(self, family: int) -> Way | None:
+        """How the source meets the Service."""
+        ways = self.services.ways(self.service, family, self.source == OUTSIDE_HOST) if self.service else iter(())
+        return next((way for way in ways if way.port is self._service_port), None)
+
+    def places(self, family: int) -> dict[str, str]:
+        """The namespaces that may answer for a Service, and their nodes; none for anything else."""
+        if self.service is None or self._service_port is None:
+            return {}
+        endpoints = self.services.endpoints(self.service, self._service_port, family)
+        found = {place: one.node for one in endpoints if (place := self.services.place(one))}
+        return {place: node for place, node in found.items() if place in self._lab.namespaces}
+
+    def entries(self, family: int) -> set[str]:
+        """The nodes at which a Service can be met."""
+        way = self._way(family)
+        return {self.services.entry(self.source, way)} if way else set()
+
+    def serving(self) -> dict[str, set[tuple[str, int]]]:
+        """Where something has to listen for the Service to be answered: (protocol, port) by namespace."""
+        found = self.services.listening([self.service]) if self.service else {}
+        return {name: ports for name, ports in found.items() if name in self._lab.namespaces}
+
     def flow(self, family: int, round_: int, source_for: Callable[[IPAddress], str | None]) -> Flow:
         """The flow, with the address that the sender would use itself."""
         protocol, port = self._protocol, self._port or PORT
-        if self.destination in self.pods:
+        if way := self._way(family):
+            address, port = way.address, way.number
+        elif self.destination in self.pods:
             target = self._lab.plane.target(self._lab.cluster, self.pods[self.destination], family, protocol, port)
             address, port = target
         else:
@@ -101,6 +138,7 @@ class Wanted:
         kind = Kind.OUTSIDE if OUTSIDE_HOST in (self.source, self.destination) else Kind.NODE
         if self.source in self.pods and self.destination in self.pods:
             kind = Kind.POD
+        kind = Kind.SERVICE if self.service else kind
         return Flow(0, kind, self.source, self.destination, family, protocol, here.packed, address.packed, sport, dport, size)
 
     def node(self, name: str) -> str | None:
@@ -108,13 +146,27 @@ class Wanted:
         return self.pods[name].node if name in self.pods else name if name in self.nodes else None
 
 
+def _service_port(service: Service, protocol: str | None, port: int | None) -> ServicePort:
+    """The port of a Service that is meant: the first that fits."""
+    if not service.addresses:
+        how = f"it stands for {service.external_name}" if service.external_name else "it is headless"
+        raise InputError(f"{short(PREFIX + service.key)} has no address of its own: {how}")
+    for one in service.ports:
+        if protocol in (None, one.protocol) and port in (None, one.port):
+            return one
+    asked = "/".join(filter(None, [str(port or ""), protocol or ""]))
+    has = ", ".join(f"{one.port}/{one.protocol}" for one in service.ports)
+    raise InputError(f"{short(PREFIX + service.key)} has no port {asked} (it has {has})")
+
+
 def watched(lab: Running, wanted: Wanted, family: int) -> list[str]:
     """The namespaces that the packet can pass: in a large cluster, the nodes of its way as planned."""
-    ends = list(dict.fromkeys(name for name in (wanted.source, wanted.destination) if name not in wanted.nodes))
+    places = wanted.places(family)
+    ends = list(dict.fromkeys(name for name in (wanted.source, wanted.destination, *places) if name not in wanted.nodes))
     nodes = wanted.nodes
     here, there = wanted.node(wanted.source), wanted.node(wanted.destination)
     if len(nodes) > _FEW_NODES:
-        on_the_way = {here, there}
+        on_the_way = {here, there, *places.values(), *wanted.entries(family)}
         if wanted.source in wanted.pods and wanted.destination in wanted.pods:
             wire = lab.plane.wire(lab.cluster, wanted.pods[wanted.source], wanted.pods[wanted.destination], family)
             addresses = {address for tunnel in wire.tunnels for address in (tunnel.source, tunnel.destination)}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from emulab.packet import FlowResult, MtuResult
+from emulab.packet import FlowResult, Kind, MtuResult, text
 from emulab.result import RunResult
 
 SCHEMA = "emulab/run/1"
@@ -56,6 +56,7 @@ def flow(result: FlowResult) -> dict[str, Any]:
         "from": one.source,
         "to": one.destination,
         "kind": one.kind.value,
+        **({"address": text(one.destination_address)} if one.kind is Kind.SERVICE else {}),
         "family": one.family,
         "protocol": one.protocol,
         "sport": one.sport,

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
-from emulab.packet import FlowResult, Verdict, short
+from emulab.packet import FlowResult, Kind, Verdict, short, text
 from emulab.report.text import console_for
 from emulab.result import RunResult
 
@@ -30,6 +30,7 @@ def shown(judged: FlowResult) -> dict[str, Any]:
     return {
         "from": flow.source,
         "to": flow.destination,
+        **({"kind": flow.kind.value, "address": text(flow.destination_address)} if flow.kind is Kind.SERVICE else {}),
         "family": flow.family,
         "protocol": flow.protocol,
         "port": None if flow.protocol == "icmp" else flow.dport,
@@ -60,7 +61,7 @@ def write_text(result: RunResult, out: TextIO, columns: int | None = None) -> No
 
 def _row(judged: FlowResult) -> tuple[str, str, str, str, str, str]:
     flow, facts = judged.flow, shown(judged)
-    told = (judged.findings or judged.translations)[:1]
+    told = (judged.findings or sorted(judged.translations, key=lambda one: one.field != "destination"))[:1]
     detail = f"{facts['time'] * 1e3:.2f} ms" if facts["time"] is not None else ""
     if judged.verdict is Verdict.DENIED:
         detail = judged.policy.partition(": ")[2]

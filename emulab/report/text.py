@@ -110,6 +110,34 @@ def _others(result: RunResult, console: Console) -> None:
             denied = sum(one.verdict is Verdict.DENIED for one in flows)
             line = f"{title:<15} {good:,} of {len(flows):,} delivered" + (f", {denied:,} denied by policy" if denied else "")
             console.print(line + _translation(flows))
+    _services(result, console)
+
+
+def _services(result: RunResult, console: Console) -> None:
+    """What became of flows to Services, and an example of how one was led on."""
+    flows = [one for one in result.flows.recorded if one.flow.kind is Kind.SERVICE]
+    if not flows:
+        return
+    good = [one for one in flows if one.verdict is Verdict.DELIVERED and not one.findings]
+    line = f"{'-> service':<15} {len(good):,} of {len(flows):,} delivered, translated as a Service should be"
+    for verdict_, words in (
+        (Verdict.REFUSED, "refused: they have no endpoint"),
+        (Verdict.DROPPED, "dropped: no endpoint may serve them"),
+        (Verdict.DENIED, "denied by policy"),
+    ):
+        number = sum(one.verdict is verdict_ and not one.findings for one in flows)
+        line += f"; {number:,} {words}" if number else ""
+    console.print(line)
+    told = next((one for one in good if any(change.field == "destination" for change in one.translations)), None)
+    if told:
+        change = next(change for change in told.translations if change.field == "destination")
+        back = next((change for change in told.translations if change.leg == "reply"), None)
+        by = f" [dim]by {escape((change.rule or '').partition(': ')[0])}[/]" if change.rule else ""
+        answer = f", and the answer back at {escape(back.place)}" if back else ""
+        console.print(
+            f"{'':<15} e.g. {escape(str(told.flow))} port {told.flow.dport}: {change.before} -> {change.after} "
+            f"at {escape(change.place)}{by}{answer}"
+        )
 
 
 def _translation(flows: list[FlowResult]) -> str:

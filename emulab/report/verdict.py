@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from emulab.packet import BROKEN_PROMISE, LET_THROUGH, Finding, Verdict, short
+from emulab.packet import BROKEN_PROMISE, LET_THROUGH, Finding, Kind, Verdict, short
 from emulab.result import RunResult
 
 GOOD = (Verdict.DENIED.value, Verdict.DELIVERED.value)
@@ -20,9 +20,11 @@ def line(result: RunResult) -> str:
     if result.ok:
         whole = f": all {len(result.cluster.endpoints)} pods see each other's own addresses" if result.whole else ""
         denied = f", {counts['denied']:,} denied as policies say" if counts["denied"] else ""
-        return f"PASS  {counts['delivered']:,} flows delivered{denied}, none rewritten{whole}"
-    counts.update(Counter(judged.state for judged in result.bad() if judged.state in (LET_THROUGH, BROKEN_PROMISE)))
-    wrong = [f"{counts[name]:,} {name}" for name in STATES if name not in GOOD and counts.get(name)]
+        service = sum(one.flow.kind is Kind.SERVICE and bool(one.translations) for one in result.flows.recorded)
+        but = f" but {service:,} by Services" if service else ""
+        return f"PASS  {counts['delivered']:,} flows delivered{denied}, none rewritten{but}{whole}"
+    bad = Counter(judged.state for judged in result.bad())
+    wrong = [f"{bad[name]:,} {name}" for name in STATES if bad[name]]
     told = [f"of {counts['flows']:,} flows {', '.join(wrong)}"] if wrong else []
     if checks := sum(bool(checked.findings) for checked in result.mtu):
         told.append(f"{checks} of {len(result.mtu)} MTU checks")
@@ -72,7 +74,7 @@ def explain(finding: Finding) -> str:
     where = f" at {short(finding.place)}"
     if finding.field == "MTU":
         return f"{finding.after} instead of {finding.before}"
-    if finding.field == "delivery":
+    if finding.field in ("delivery", "endpoint"):
         told = f"{finding.after} instead of {finding.before}"
         return told.replace("default/", "") + ("" if finding.place in finding.after else where)
     if finding.field == "policy":

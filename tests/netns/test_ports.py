@@ -11,7 +11,8 @@ import pytest
 from declaring import PORTS, lab_with
 from sandboxed import inside
 
-from emulab.errors import InputError
+from emulab import change
+from emulab.errors import InputError, OverloadError
 from emulab.kernel import nftables
 from emulab.lab import Lab
 from emulab.model import OUTSIDE_HOST
@@ -30,10 +31,11 @@ def every(lab: Lab, ports: Iterable[tuple[str, int]], others: bool = False, fami
 def found(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str, int], set[tuple[str, str]]]:
     """(from, to, protocol, port) -> {(verdict, seen as)} where it is not a plain delivery."""
     bad: dict[tuple[str, str, str, int], set[tuple[str, str]]] = {}
-    for (source, destination, _, protocol, port), verdict, seen, _ in outcomes:
-        if verdict is not Verdict.DELIVERED:
+    for outcome in outcomes:
+        source, destination, _, protocol, port = outcome.check
+        if outcome.verdict is not Verdict.DELIVERED:
             key = (source.removeprefix("default/"), destination.removeprefix("default/"), protocol, port)
-            bad.setdefault(key, set()).add((verdict.value, str(seen)))
+            bad.setdefault(key, set()).add((outcome.verdict.value, str(outcome.seen_as)))
     return bad
 
 
@@ -137,6 +139,37 @@ def test_a_slow_answer_is_no_loss(user: str) -> None:
     bad, complete, seconds = inside(work, user)
     assert bad == {} and complete
     assert seconds >= 0.6
+
+
+def test_silence_of_everybody_says_nothing(user: str) -> None:
+    """Not even controls are answered: nothing is reported as dropped."""
+
+    def work() -> Any:
+        with lab_with("calico") as lab:
+            lab.build()
+            with lab.responder._lock:
+                try:
+                    probe(lab.namespaces, lab.cluster, every(lab, [("udp", 80)]), 0.3)
+                except OverloadError as error:
+                    return str(error)
+
+    assert "too busy" in inside(work, user)
+
+
+def test_a_slow_link_is_no_loss(user: str) -> None:
+    def work() -> Any:
+        with lab_with("flannel") as lab:
+            lab.build()
+            for node in ("node-a", "node-b"):
+                lab.change(change.set_link(lab.design, node, rate=500_000))
+            checks = every(lab, [(p.protocol, p.number) for p in PORTS])
+            commands = "add table ip planted\nadd chain ip planted c { type filter hook forward priority 0 ; }\n"
+            nftables.run(lab.namespaces["node-c"], commands + "add rule ip planted c ip daddr 10.1.3.1 tcp dport 80 drop")
+            return found(probe(lab.namespaces, lab.cluster, checks))
+
+    bad = inside(work, user)
+    bad.pop(("c2", "c1", "tcp", 80), None)  # on one bridge, where it is up to br_netfilter
+    assert set(bad) == {(source, "c1", "tcp", 80) for source in ("a1", "a2", "b1", "b2")}
 
 
 def test_silent_once_is_not_yet_dropped(user: str) -> None:

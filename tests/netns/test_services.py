@@ -87,7 +87,7 @@ def answers(plugin: str, user: str) -> dict[str, Any]:
             lab.prime()
             with closing(Servers(lab.namespaces, SERVED)):
                 found: dict[str, Any] = {
-                    name: ask(lab.namespaces, named(source), address, port, protocol, 2.0 if name not in SILENT else 0.4)
+                    name: ask(lab.namespaces, named(source), address, port, protocol, 6.0 if name not in SILENT else 0.4)
                     for name, (source, address, port, protocol) in QUESTIONS.items()
                 }
                 found["sticky"] = tally(lab.namespaces, "default/a1", "10.96.1.10", 80, 24)

@@ -53,7 +53,7 @@ def without(lab: Lab, name: str) -> None:
 @pytest.mark.parametrize("plugin", PLANES)
 def test_an_unready_pod_keeps_its_connections_and_gets_no_new_ones(plugin: str, in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
-        with client(lab.namespaces, "default/a1", WEB, 80, "tcp", 2.0) as old:
+        with client(lab.namespaces, "default/a1", WEB, 80, "tcp", 6.0) as old:
             served_by = say(old).by
             ready(lab, served_by, False)
             return served_by, tally(lab.namespaces, "default/a1", WEB, 80, 30), say(old).by
@@ -69,7 +69,7 @@ def test_udp_flows_leave_an_endpoint_that_serves_no_longer(plugin: str, leave: s
     """The client keeps its port, so only the end of the conntrack entry can lead it to another endpoint."""
 
     def check(lab: Lab) -> Any:
-        with client(lab.namespaces, "default/a1", WEB, 53, "udp", 2.0) as old:
+        with client(lab.namespaces, "default/a1", WEB, 53, "udp", 6.0) as old:
             before = say(old).by
             if leave == "removed":
                 without(lab, before)
@@ -97,7 +97,7 @@ def test_without_kube_proxys_help_udp_would_stay(in_lab: Callable[..., Any], mon
 
 def test_other_udp_flows_are_left_alone(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
-        with client(lab.namespaces, "default/a1", WEB, 53, "udp", 2.0) as first:
+        with client(lab.namespaces, "default/a1", WEB, 53, "udp", 6.0) as first:
             stays = say(first).by
             ready(lab, "c1" if stays == "b1" else "b1", False)
             kept: list[conntrack.Entry] = []

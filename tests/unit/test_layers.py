@@ -18,7 +18,7 @@ LAYERS = (
     ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
-    ("result", "change", "etc_files", "trace", "diagnose", "enforcement"),
+    ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement"),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
@@ -29,7 +29,19 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
-PURE += ("selector", "selector_parser", "objects", "policy", "endpoints", "kube", "kubeproxy", "oracle", "zone", "enforcement")
+PURE += (
+    "services",
+    "selector",
+    "selector_parser",
+    "objects",
+    "policy",
+    "endpoints",
+    "kube",
+    "kubeproxy",
+    "oracle",
+    "zone",
+    "enforcement",
+)
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))

@@ -7,11 +7,12 @@ import os
 from dataclasses import asdict, replace
 from typing import Any
 
+from emulab import services
 from emulab.control.live import Answer, Emit, LiveLab, operation
 from emulab.errors import InputError
 from emulab.etc_files import resolve
 from emulab.model import GATEWAY, OUTSIDE_HOST
-from emulab.packet import Verdict
+from emulab.packet import Kind, Verdict
 from emulab.planning import Design
 from emulab.verification import PROTOCOLS, Probing
 
@@ -72,13 +73,13 @@ def _probing(
     _check_probe(cluster.topology.families, protocols or [], families or [], port, size, timeout)
     if not 1 <= count <= 1000 or taps not in ("every", "ends"):
         raise InputError("count: 1 to 1000, taps: every or ends expected")
-    here = [resolve(cluster, name, others=False) for name in sources] if sources else None
-    there = [resolve(cluster, name) for name in destinations] if destinations else None
+    here = [OUTSIDE_HOST if name == OUTSIDE_HOST else resolve(cluster, name, others=False) for name in sources or ()] or None
+    there = [services.find(cluster, name) or resolve(cluster, name) for name in destinations] if destinations else None
     for name in here or ():
         _present(live.lab.design, name)
     nodes = {node.name for node in cluster.nodes}
     if there and (wrong := nodes.intersection(there) or {GATEWAY}.intersection(there)):
-        raise InputError(f"{sorted(wrong)[0]}: probes go to pods and to {OUTSIDE_HOST}; trace goes to nodes, too")
+        raise InputError(f"{sorted(wrong)[0]}: probes go to pods, Services and {OUTSIDE_HOST}; trace goes to nodes, too")
     probing = Probing(
         protocols=tuple(dict.fromkeys(protocols or PROTOCOLS)),
         families=tuple(sorted(set(families))) if families else None,
@@ -116,6 +117,8 @@ def _tell_verdicts(live: LiveLab, result: Any) -> None:
     for judged in result.flows.recorded:
         flow = judged.flow
         key = f"{flow.source} {flow.destination} {flow.protocol} {flow.family}"
+        if flow.kind is Kind.SERVICE:  # which has several addresses and ports
+            key += f" {flow.destination_address.hex()} {flow.dport}"
         before = live.verdicts.get(key)
         if before not in (None, judged.verdict.value):
             facts = {"protocol": flow.protocol, "family": flow.family, "before": before, "after": judged.verdict.value}
@@ -128,7 +131,7 @@ def trace(
     live: LiveLab,
     source: str,
     destination: str,
-    protocol: str = "icmp",
+    protocol: str | None = None,
     family: int | None = None,
     port: int | None = None,
     size: int | None = None,
@@ -143,9 +146,10 @@ def trace(
     from emulab.report import trace_json, trace_mermaid, trace_pcapng, trace_text
 
     lab = live.lab
-    here, there = resolve(lab.cluster, source, others=False), resolve(lab.cluster, destination)
+    here = OUTSIDE_HOST if source == OUTSIDE_HOST else resolve(lab.cluster, source, others=False)
+    there = services.find(lab.cluster, destination) or resolve(lab.cluster, destination)
     _present(lab.design, here)
-    _check_probe(lab.cluster.topology.families, [protocol], [family] if family else [], port, size, timeout)
+    _check_probe(lab.cluster.topology.families, [protocol] if protocol else [], [family] if family else [], port, size, timeout)
     frames: list[Any] = []
     with live.turn():
         options = {"family": family, "protocol": protocol, "port": port, "size": size, "timeout": timeout}
@@ -172,8 +176,9 @@ def diagnose(live: LiveLab, emit: Emit) -> Any:
 
     lab = live.lab
     many = len(lab.cluster.endpoints) > _MANY
-    usual = Probing(protocols=("icmp", "udp"), timeout=1.0)
-    probing = Probing(protocols=("udp",), taps="ends", timeout=1.0, nodes=False, outside=False) if many else usual
+    usual = Probing(protocols=("icmp", "udp"), timeout=1.0, services=False)
+    quick = Probing(protocols=("udp",), taps="ends", timeout=1.0, nodes=False, outside=False, services=False)
+    probing = quick if many else usual
     with live.turn():
         deviations = lab.drift()
         result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))

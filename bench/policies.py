@@ -1,0 +1,66 @@
+"""Random policies on the kernel, beside the oracle: ``python bench/policies.py [--plugin P] [--cases N] [--seed S]``, as root.
+
+Prints how many cases and checks agree, and how long a case takes.  A case that does not agree is printed with its seed, which
+leads to the same case again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from policy_cases import case
+from policy_kernel import Judge, addresses, apply, bare, everything
+from sandboxed import inside
+
+
+def run(plugin: str, settings: list[str], first: int, count: int) -> dict[str, Any]:
+    """All cases in one lab; stops at the fifth that does not agree."""
+    wrong: list[str] = []
+    with bare("flat", plugin, *settings) as lab:
+        lab.build()
+        names = plugin != "weave"
+        apply(lab, case(first, ["10.0.0.1", "fd00::1"], names))  # now there are pods, and addresses
+        judge, known, start = Judge(lab), addresses(lab), time.perf_counter()
+        done = 0
+        for seed in range(first, first + count):
+            one = case(seed, known, names)
+            apply(lab, one)
+            done += 1
+            if odd := judge.mismatches(everything(lab)):
+                wrong.append("\n".join([str(one), *map(str, odd[:10]), f"{len(odd)} checks in all"]))
+                if len(wrong) == 5:
+                    break
+            if done % 100 == 0:
+                print(f"{plugin}: {done} cases, {judge.pairs:,} checks, {len(wrong)} wrong", file=sys.stderr, flush=True)
+        return {"cases": done, "checks": judge.pairs, "seconds": time.perf_counter() - start, "wrong": wrong}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plugin", action="append")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    wrong = 0
+    for plugin in asked.plugin or ("calico", "weave"):
+        found = inside(lambda plugin=plugin: run(plugin, asked.settings, asked.seed, asked.cases), "root")  # type: ignore[misc]
+        for one in found["wrong"]:
+            print(one)
+        wrong += len(found["wrong"])
+        rate = found["cases"] / found["seconds"]
+        print(
+            f"{plugin}: {found['cases']:,} cases, {found['checks']:,} checks, {len(found['wrong'])} cases wrong; "
+            f"{found['seconds']:.0f} s, {rate:.1f} cases/s, {found['checks'] / found['seconds']:,.0f} checks/s"
+        )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

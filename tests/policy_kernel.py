@@ -1,0 +1,111 @@
+"""What the kernel does about policies, beside what the oracle says of them: a lab goes from case to case."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from policy_cases import PORTS, Case
+from sandboxed import build
+
+from emulab import change, kube
+from emulab.kernel.namespaces import entered
+from emulab.lab import Lab
+from emulab.model import IPAddress
+from emulab.objects import Objects
+from emulab.oracle import Decision, Oracle
+from emulab.packet import Verdict
+from emulab.probe import ports
+from emulab.probe.ports import Check, Outcome
+
+_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+SHAPES = tuple((protocol.lower(), number) for protocol, number in (*PORTS, ("TCP", 82)))  # the last one is served by nobody
+
+
+class Mismatch(NamedTuple):
+    """A check of which kernel and oracle think differently; twice in a row."""
+
+    check: Check
+    verdict: Verdict
+    decision: Decision
+
+    def __str__(self) -> str:
+        one = self.check
+        asked = f"{one.source} -> {one.destination} {one.protocol}/{one.port} IPv{one.family}"
+        return f"{asked}: {self.verdict.value}, but {self.decision}"
+
+
+def bare(topology: str, plugin: str, *settings: str) -> Lab:
+    """A lab without pods, not built yet."""
+    made = build(topology, plugin, settings)
+    made.design = change.reshape(made.design, (), Objects())
+    return made
+
+
+def addresses(lab: Lab) -> list[str]:
+    """Of pods and nodes: what blocks of policies can be about."""
+    found = [address for endpoint in lab.cluster.endpoints for address in endpoint.addresses]
+    found += [a.ip for link in lab.cluster.topology.links for a in link.addresses]
+    found += [address for gateways in lab.cluster.gateways.values() for address in gateways]
+    return list(map(str, found))
+
+
+def apply(lab: Lab, case: Case) -> None:
+    """Bring the lab to a case, from whatever it is."""
+    topology = replace(lab.design.topology, pods=(), objects=Objects())
+    pods, objects, *_ = kube.applied(topology, kube.read(case.text, "case"))
+    lab.change(change.reshape(lab.design, pods, objects))
+
+
+def everything(lab: Lab, shapes: Sequence[tuple[str, int]] = SHAPES) -> list[Check]:
+    """Each pod and node to each other pod, in every family, protocol and port."""
+    pods = [endpoint.key for endpoint in lab.cluster.endpoints]
+    sources = [*pods, *(node.name for node in lab.cluster.nodes)]
+    families = lab.cluster.topology.families
+    return [Check(a, b, family, *shape) for a in sources for b in pods if a != b for family in families for shape in shapes]
+
+
+class Judge:
+    """Compares; keeps which address a node sends from, which stays the same from case to case."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._sources: dict[tuple[str, str, int], IPAddress] = {}
+        self.pairs = 0
+
+    def mismatches(self, checks: Iterable[Check]) -> list[Mismatch]:
+        """The checks that end otherwise than policies say, asked again before they count."""
+        lab, oracle = self._lab, Oracle(self._lab.cluster)
+        wanted = list(checks)
+        self.pairs += len(wanted)
+        decisions = {check: self._decide(oracle, check) for check in wanted}
+        outcomes = ports.probe(lab.namespaces, lab.cluster, wanted, confirm=False)
+        odd = [one.check for one in outcomes if passed(one) != decisions[one.check].allowed]
+        again = ports.probe(lab.namespaces, lab.cluster, odd) if odd else []
+        return [
+            Mismatch(one.check, one.verdict, decisions[one.check])
+            for one in again
+            if passed(one) != decisions[one.check].allowed or one.verdict is Verdict.REWRITTEN
+        ]
+
+    def _decide(self, oracle: Oracle, check: Check) -> Decision:
+        here = check.source if "/" in check.source else self._address(check.source, check.destination, check.family)
+        return oracle.decide(here, check.destination, check.protocol, check.port, check.family)
+
+    def _address(self, node: str, pod: str, family: int) -> IPAddress:
+        """The address from which a node sends to a pod, by its kernel's routes."""
+        key = (node, pod, family)
+        if key not in self._sources:
+            there = next(e for e in self._lab.cluster.endpoints if e.key == pod).address(family)
+            with entered(self._lab.namespaces[node].net), socket.socket(_AF[family], socket.SOCK_DGRAM) as asking:
+                asking.connect((str(there), 1))
+                self._sources[key] = ip_address(asking.getsockname()[0])
+        return self._sources[key]
+
+
+def passed(outcome: Outcome) -> bool:
+    """Whether the packet came to the pod: where nothing listens, it is the pod that refuses."""
+    return outcome.verdict is not Verdict.DROPPED
