@@ -150,11 +150,11 @@ def _datapath(topology: Topology, node: str, mtu: int, port: int) -> Iterator[Ke
 
 
 def _untracked(family: int) -> NftTable:
-    """No netfilter sees what is in an OVS datapath.
+    """No netfilter sees what is in an OVS datapath; but it sees what crosses a bridge.
 
-    A bridge shows it.  There, what a Service has translated would be a second connection with the answers of the first, and
-    get another source port to tell them apart; and what weave-npc drops later would be a connection already, to which its
-    receiver could answer.
+    To track connections there, too, would make a second one of what a Service has translated, with the answers of the first,
+    which gets another source port to tell them apart; would let a receiver answer to what weave-npc drops on its way to it;
+    and would end a connection (nf_conntrack_proto_tcp.c) before the reset that ends it comes to weave-npc, which drops it.
     """
     chain = "prerouting { type filter hook prerouting priority raw ; }"
     return NftTable.of({4: "ip", 6: "ip6"}[family], "datapath", {chain: ('iifname "datapath" notrack',)})

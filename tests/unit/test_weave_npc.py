@@ -173,8 +173,6 @@ rule WEAVE-NPC-EGRESS ip daddr 224.0.0.0/4 return
 rule WEAVE-NPC-EGRESS ct state new jump WEAVE-NPC-EGRESS-DEFAULT
 rule WEAVE-NPC-EGRESS ct state new meta mark & 0x40000 == 0x0 jump WEAVE-NPC-EGRESS-CUSTOM
 rule WEAVE-NPC-EGRESS meta mark & 0x40000 == 0x0 counter drop comment "weave-npc: egress default deny"
-chain PREROUTING { type filter hook prerouting priority raw ; }
-rule PREROUTING iifname "datapath" notrack
 chain INPUT { type filter hook input priority filter ; }
 rule INPUT iifname "weave" jump WEAVE-NPC-EGRESS
 chain FORWARD { type filter hook forward priority filter ; }
