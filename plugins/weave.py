@@ -104,7 +104,7 @@ class Weave(DataPlane):
         return room_for(topology, OVERHEAD[topology.outer_family(4)], self.mtu, minimum_mtu(topology))
 
     def _node(self, cluster: Cluster, node: str, datapath: tuple[KernelObject, ...], npc: WeaveNpc) -> State:
-        topology = cluster.topology
+        topology, in_pod = cluster.topology, tuple(_in_pod(cluster, node))
         pods = bridged(
             cluster,
             node,
@@ -113,7 +113,7 @@ class Weave(DataPlane):
             host_end=lambda endpoint: f"vethwepl{endpoint.digest(7)}",
             mtu=self._mtu(topology),
             prefix=lambda address: cluster.pod_cidr(address.version).prefixlen,
-            pod_routes=lambda _: _in_pod(cluster, node),
+            pod_routes=lambda _: iter(in_pod),
             always=True,
         )
         tables = (_table(cluster, node, family, npc) for family in topology.families)
@@ -220,8 +220,9 @@ def _in_pod(cluster: Cluster, node: str) -> Iterator[KernelObject]:
         yield Route(EVERYWHERE[gateway.version], "eth0", gateway)
 
 
-def _arp_cache(device: str) -> Iterator[KernelObject]:
-    yield from (Sysctl(f"net.ipv4.neigh.{device}.{key}", str(value)) for key, value in ARP_CACHE.items())
+@lru_cache(maxsize=2)
+def _arp_cache(device: str) -> tuple[KernelObject, ...]:
+    return tuple(Sysctl(f"net.ipv4.neigh.{device}.{key}", str(value)) for key, value in ARP_CACHE.items())
 
 
 def _table(cluster: Cluster, node: str, family: int, npc: WeaveNpc) -> NftTable:
