@@ -15,7 +15,7 @@ from emulab.model import Pod
 from emulab.objects import ContainerPort, Objects
 from emulab.planning import design
 
-for _module in ("scapy.layers.inet", "scapy.layers.inet6", "rich.console"):
+for _module in ("scapy.layers.inet", "scapy.layers.inet6", "emulab.report.ports", "emulab.report.probe"):
     importlib.import_module(_module)  # an ordinary user may not be able to read this interpreter's folders
 
 PORTS = tuple(ContainerPort(number, protocol) for protocol in ("tcp", "udp", "sctp") for number in (80, 8080))
