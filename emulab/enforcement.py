@@ -11,9 +11,9 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from emulab.dataplane import DataPlane
-from emulab.model import OUTSIDE_HOST, Cluster
+from emulab.model import Cluster
 from emulab.oracle import Decision, Oracle
-from emulab.packet import Finding, Flow, FlowResult, Kind, Place, Verdict
+from emulab.packet import Finding, Flow, FlowResult, Place, Verdict
 
 ENFORCED = "enforced"
 _LOST = (Verdict.DROPPED, Verdict.REFUSED)
@@ -23,6 +23,7 @@ class Enforcement:
     """The policies of a cluster, and how far its data plane goes with them."""
 
     def __init__(self, cluster: Cluster, plane: DataPlane) -> None:
+        self._known = {node.name for node in cluster.nodes}
         self._homes = {endpoint.key: endpoint.node for endpoint in cluster.endpoints}
         self.oracle = Oracle(cluster)
         told = ((policy.key, plane.unenforced(policy)) for policy in cluster.topology.objects.policies)
@@ -40,10 +41,11 @@ class Enforcement:
 
     def decision(self, flow: Flow) -> Decision:
         """What policies say of a flow; to pods of other nodes a node is the address that it sends from."""
-        stranger = flow.kind is Kind.NODE and self._homes.get(flow.destination) != flow.source
-        source = ip_address(flow.source_address) if stranger else flow.source
-        destination = ip_address(flow.destination_address) if flow.destination == OUTSIDE_HOST else flow.destination
-        return self.oracle.decide(source, destination, flow.protocol, flow.dport, flow.family)
+        stranger = flow.source in self._known and self._homes.get(flow.destination) != flow.source
+        source = "" if stranger else flow.source
+        ends = ((source, flow.source_address), (flow.destination, flow.destination_address))
+        here, there = (name if name in self._homes or name in self._known else ip_address(a) for name, a in ends)
+        return self.oracle.decide(here, there, flow.protocol, flow.dport, flow.family)
 
     def judge(self, judged: FlowResult) -> FlowResult:
         """The same flow in the light of what policies say of it."""
@@ -60,17 +62,17 @@ class Enforcement:
     def breach(self, flow: Flow, decision: Decision | None = None) -> Finding:
         """What is wrong with a flow that was delivered although it is denied."""
         decision = decision or self.decision(flow)
-        why = self._unenforced(decision)
+        why = self.why_not(decision)
         return Finding("policy", f"denied by {decision.denied_by}", "delivered", f"{flow.destination}:eth0", rule=why)
 
     def _although_allowed(self, finding: Finding, decision: Decision) -> Finding:
         if finding.field != "delivery":
             return finding
-        why = self._unenforced(decision)
+        why = self.why_not(decision)
         words = f"although policy allows it{f' ({why})' if why else ''}"
         return replace(finding, before=f"{finding.before}, {words}")
 
-    def _unenforced(self, decision: Decision) -> str | None:
+    def why_not(self, decision: Decision) -> str | None:
         """Why the policies that have a say here are not enforced, if they are not."""
         sides = [decision.denier] if decision.denier else decision.sides
         return next((self.unenforced[key] for side in sides for key in side.policies if key in self.unenforced), None)

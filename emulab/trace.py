@@ -23,6 +23,7 @@ class Reason(str, Enum):
     WRONG_MAC = "wrong-mac"  # a neighbour or forwarding entry leads to a MAC address that nobody has there
     RP_FILTER = "rp-filter"
     RULE = "rule"
+    POLICY = "policy"  # a rule, and network policies that deny the flow
     MTU_EXCEEDED = "mtu-exceeded"
     LINK_DOWN = "link-down"
     CHECKSUM = "checksum"

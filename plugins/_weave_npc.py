@@ -137,9 +137,6 @@ class WeaveNpc:
                 f"ct state new {UNMARKED} jump WEAVE-NPC-EGRESS-CUSTOM",
                 *([f'{UNMARKED} counter drop comment "weave-npc: egress default deny"'] if egress_exists else []),
             ],
-            # The bridge that stands for Open vSwitch, which iptables does not see: to track connections there, too, would make
-            # a reset end the connection before it comes to the rules for "weave" (nf_conntrack_proto_tcp.c), and be dropped.
-            "PREROUTING { type filter hook prerouting priority raw ; }": ['iifname "datapath" notrack'],
             "INPUT { type filter hook input priority filter ; }": ['iifname "weave" jump WEAVE-NPC-EGRESS'],
             "FORWARD { type filter hook forward priority filter ; }": [
                 'iifname "weave" jump WEAVE-NPC-EGRESS',

@@ -48,8 +48,9 @@ BASE_CHAINS = {
     "filter-FORWARD": "filter hook forward priority filter",
     "nat-POSTROUTING": "nat hook postrouting priority srcnat + 10",
 }
-# A chain and a rule per line, those with "?" only where there are tunnels.  The packet mark's bits are: 0x10000 accept,
-# 0x20000 pass, 0x40000 drop, 0x80000 from a workload, 0x100000 scratch.
+# A chain and a rule per line, those with "?" only where there are tunnels, with "6" only for IPv6: there, what a pod says to
+# its router goes before its policies (filterWorkloadToHostChain in felix/rules/static.go), or nobody would find it.
+# The packet mark's bits are: 0x10000 accept, 0x20000 pass, 0x40000 drop, 0x80000 from a workload, 0x100000 scratch.
 RULES = """
 raw-PREROUTING jump raw-cali-PREROUTING
 raw-cali-PREROUTING meta mark set meta mark & 0xffe0ffff
@@ -60,6 +61,7 @@ filter-INPUT jump filter-cali-INPUT
 ?filter-cali-INPUT udp dport {port} {ip} saddr @cali{v}0all-vxlan-net fib daddr type local accept
 ?filter-cali-INPUT udp dport {port} fib daddr type local drop comment "VXLAN from non-allowed hosts"
 filter-cali-INPUT iifname "cali*" goto filter-cali-wl-to-host
+6filter-cali-wl-to-host icmpv6 type {{ 130, 131, 132, 133, 135, 136 }} accept
 filter-cali-wl-to-host jump filter-cali-from-wl-dispatch
 filter-cali-wl-to-host accept
 filter-FORWARD jump filter-cali-FORWARD
@@ -252,7 +254,9 @@ def _between(
 
 @lru_cache(maxsize=32)
 def _static(family: int, tunnels: bool, port: int) -> list[Chain]:
-    return _chains(IP[family], _filled(RULES, tunnels, ip=IP[family], v=family, port=port, device=DEVICE[family]))
+    return _chains(
+        IP[family], _filled(RULES, "?" * tunnels + "6" * (family == 6), ip=IP[family], v=family, port=port, device=DEVICE[family])
+    )
 
 
 @lru_cache(maxsize=32)
@@ -272,7 +276,11 @@ def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tu
     policed = (f"{chain} {step}" for step in steps)
     return _chains(
         ip,
-        (*_filled(WORKLOAD, way == "from", chain=chain, port=port), *policed, *_filled(PROFILED, chain=chain, profile=profile)),
+        (
+            *_filled(WORKLOAD, "?" * (way == "from"), chain=chain, port=port),
+            *policed,
+            *_filled(PROFILED, chain=chain, profile=profile),
+        ),
     )
 
 
@@ -285,11 +293,11 @@ def _chains(ip: str, rules: Iterable[str]) -> list[Chain]:
     return [Chain(f"add chain {ip} calico {name}{hooks.get(name, '')}", tuple(said)) for name, said in found.items()]
 
 
-def _filled(template: str, marked: bool = False, **values: object) -> Iterator[str]:
-    """The rules of a template; those with "?" only if ``marked``."""
+def _filled(template: str, marks: str = "", **values: object) -> Iterator[str]:
+    """The rules of a template; those that begin with a mark only if it is among ``marks``."""
     for rule in template.format(**values).strip().splitlines():
-        if marked or not rule.startswith("?"):
-            yield rule.removeprefix("?")
+        if rule[0] not in "?6" or rule[0] in marks:
+            yield rule.lstrip("?6")
 
 
 def _networks(cluster: Cluster, node: str) -> tuple[IPNetwork, ...]:

@@ -119,7 +119,7 @@ class Weave(DataPlane):
         tables = (_table(cluster, node, family, npc) for family in topology.families)
         after = (BridgePort("vethwe-bridge", "weave"), *_arp_cache("weave"), *npc.sysctls(), *tables)
         relaying = _relaying(cluster, node) if topology.apart else ()
-        untracked = (_untracked(family) for family in topology.families if topology.objects.services)
+        untracked = (_untracked(family) for family in topology.families if npc or topology.objects.services)
         return merge({node: (*forwarding(cluster), *datapath, *relaying, *untracked)}, pods, {node: after})
 
 
@@ -152,8 +152,9 @@ def _datapath(topology: Topology, node: str, mtu: int, port: int) -> Iterator[Ke
 def _untracked(family: int) -> NftTable:
     """No netfilter sees what is in an OVS datapath.
 
-    A bridge shows it: there, what a Service has translated would be a second connection with the answers of the first, and
-    get another source port to tell them apart.
+    A bridge shows it.  There, what a Service has translated would be a second connection with the answers of the first, and
+    get another source port to tell them apart; and what weave-npc drops later would be a connection already, to which its
+    receiver could answer.
     """
     chain = "prerouting { type filter hook prerouting priority raw ; }"
     return NftTable.of({4: "ip", 6: "ip6"}[family], "datapath", {chain: ('iifname "datapath" notrack',)})

@@ -7,6 +7,7 @@ The listeners are raw sockets: nothing runs beside the lab, and an ordinary user
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import struct
@@ -29,16 +30,18 @@ _NETWORK_HEADER, _TRANSPORT_HEADER, _IIF, _OIF, _POLICY_VERDICT = 8, 9, 10, 12, 
 _POLICY, _RULE = 1, 3  # NFT_TRACETYPE_*
 _VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", 4: "repeat", -1: "continue", -2: "break", -3: "jump", -4: "goto"}
 _VERDICTS |= {-5: "return"}
+_BUFFER = 1 << 22  # bytes for events; the kernel gives as much of it as net.core.rmem_max allows
 _FIRST = -10000  # a priority before every one that has a name
 _HANDLE = re.compile(r" # handle (\d+)$")
-_COUNTED = re.compile(r"\bcounter packets \d+ bytes \d+")
+_COUNTED = re.compile(r"\bcounter packets (\d+) bytes \d+")
 
 
 class Event(NamedTuple):
     """A rule, or a chain's policy, that a packet met; ``rule`` is its text, "policy drop" for a policy.
 
     ``network`` is the packet's IP header and ``transport`` the first bytes of the next, as they were at the chain's begin;
-    ``before`` and ``after`` name the interfaces it came by and leaves by, as far as the hook knows them.
+    ``before`` and ``after`` name the interfaces it came by and leaves by, as far as the hook knows them; ``handle`` is the
+    rule's number in its table.
     """
 
     namespace: str
@@ -51,6 +54,7 @@ class Event(NamedTuple):
     after: int
     network: bytes
     transport: bytes
+    handle: int = 0
 
     def __str__(self) -> str:
         return f"nft {self.family} {self.table} {self.chain}: {self.rule}"
@@ -69,6 +73,7 @@ class Watch:
     def __init__(self, namespaces: Namespaces, names: Iterable[str], matches: Sequence[str]) -> None:
         self._traced: list[tuple[Namespace, socket.socket, tuple[str, ...]]] = []
         self._rules: dict[str, dict[tuple[str, str, int], str]] = {}
+        self._counted: dict[str, dict[tuple[str, str, int], int]] = {}
         try:
             for name in names:
                 self._begin(namespaces[name], matches)
@@ -84,8 +89,10 @@ class Watch:
             if not ours:
                 return
             self._rules[namespace.name] = dict(_rules(listing))
+            self._counted[namespace.name] = dict(_counts(listing))
             listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
             self._traced.append((namespace, listener, ours))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             listener.bind((0, 0))
             listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, _GROUP)
             try:
@@ -98,13 +105,21 @@ class Watch:
         found: dict[str, list[Event]] = {}
         for namespace, listener, _ in self._traced:
             events: list[tuple[int, Mapping[int, bytes]]] = []
-            with suppress(OSError):  # nothing more; or more than its buffer held, and the first are what is asked for
-                while True:
-                    for kind, _, _, body in messages(listener.recv(65536)):
-                        if kind == _MESSAGE:
-                            events.append((body[0], dict(attributes(body[4:]))))
+            for data in _received(listener):
+                for kind, _, _, body in messages(data):
+                    if kind == _MESSAGE:
+                        events.append((body[0], dict(attributes(body[4:]))))
             found[namespace.name] = list(_decoded(namespace.name, events, self._rules[namespace.name]))
         return found
+
+    def risen(self, name: str) -> dict[tuple[str, str, int], int]:
+        """By how many packets the counters in a namespace have risen since the beginning: (family, table, handle) -> number."""
+        namespace = next((one for one, _, _ in self._traced if one.name == name), None)
+        if namespace is None:
+            return {}
+        with entered(namespace.net), nftables.Nftables() as nft:
+            now = dict(_counts(nft.listing()))
+        return {key: packets - self._counted[name].get(key, 0) for key, packets in now.items()}
 
     def close(self) -> None:
         """Take the tables away again."""
@@ -113,6 +128,18 @@ class Watch:
             listener.close()
             with suppress(ValueError):  # somebody has flushed the ruleset meanwhile
                 nftables.run(namespace, "\n".join(f"delete table {family} {TABLE}" for family in ours))
+
+
+def _received(listener: socket.socket) -> Iterator[bytes]:
+    """All that is there.  When more came than the buffer held, netlink says so once; the first are still to be had."""
+    while True:
+        try:
+            yield listener.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                return
 
 
 def _table(family: str, matches: Sequence[str]) -> Iterator[str]:
@@ -135,6 +162,16 @@ def _rules(listing: str) -> Iterator[tuple[tuple[str, str, int], str]]:
             yield (family, table, int(found[1])), _COUNTED.sub("counter", line[: found.start()].strip())
 
 
+def _counts(listing: str) -> Iterator[tuple[tuple[str, str, int], int]]:
+    """(family, table, handle) -> packets of every rule that counts."""
+    family = table = ""
+    for line in listing.splitlines():
+        if line.startswith("table "):
+            _, family, table, *_ = line.split()
+        elif (found := _HANDLE.search(line)) and (counter := _COUNTED.search(line)):
+            yield (family, table, int(found[1])), int(counter[1])
+
+
 def _decoded(
     namespace: str, events: Iterable[tuple[int, Mapping[int, bytes]]], rules: Mapping[tuple[str, str, int], str]
 ) -> Iterator[Event]:
@@ -146,7 +183,7 @@ def _decoded(
         head = heads.get(values.get(_ID, b""), values)
         family = _FAMILIES.get(number, "")
         table, chain = (values.get(name, b"").rstrip(b"\0").decode() for name in (_TABLE, _CHAIN))
-        kind = _number(values.get(_TYPE, b""))
+        kind, handle = _number(values.get(_TYPE, b"")), 0
         if table == TABLE or kind not in (_POLICY, _RULE):
             continue
         if kind == _POLICY:
@@ -158,7 +195,7 @@ def _decoded(
             rule = rules.get((family, table, handle), f"rule with handle {handle}")
         before, after = (_number(head.get(name, b"")) for name in (_IIF, _OIF))
         network, transport = (head.get(name, b"") for name in (_NETWORK_HEADER, _TRANSPORT_HEADER))
-        yield Event(namespace, family, table, chain, rule, verdict, before, after, network, transport)
+        yield Event(namespace, family, table, chain, rule, verdict, before, after, network, transport, handle)
 
 
 def _number(value: bytes) -> int:

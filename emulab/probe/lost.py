@@ -38,7 +38,7 @@ def diagnose(scene: Scene, hops: Sequence[Hop], ways: Mapping[str, Way]) -> Loss
     """The reason, with all that supports it."""
     back = [hop for hop in hops if hop.leg == "reply"]
     there = [hop for hop in hops if hop.leg == "request"]
-    arrived = bool(back) or _arrived(scene, there)
+    arrived = bool(back) or (_arrived(scene, there) and not _rule(scene, "request", there))
     told = bool(scene.refused)  # then the answer is no matter: it says no
     leg = "reply" if arrived and not told else "request"
     way = there if told else back or ([] if arrived else there)

@@ -98,9 +98,17 @@ class Scene:
         """How often an address' MAC was asked for there (ARP, RFC 826; neighbour solicitation, RFC 4861)."""
         return sum(frame.outbound and frame.place == place and _asks_for(frame.data, address) for frame in self.frames)
 
+    @staticmethod
+    def ends(event: Event) -> tuple[bytes, bytes, bytes]:
+        """Source and destination as they were at the chain's begin, and what followed the IP header."""
+        header = event.network
+        if header[:1] and header[0] >> 4 == 4:
+            return header[12:16], header[16:20], event.transport
+        return header[8:24], header[24:40], event.transport
+
     def leg(self, event: Event) -> str:
         """Whether an event is about the request or the reply."""
-        flow, (source, destination, ports) = self.flow, _ends(event)
+        flow, (source, destination, ports) = self.flow, self.ends(event)
         if len(ports) < 4:
             return "request"
         sport, dport = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:4], "big")
@@ -137,13 +145,6 @@ class Scene:
             if addresses & {text(self.flow.source_address), text(self.flow.destination_address)}:
                 return str(entry)
         return None
-
-
-def _ends(event: Event) -> tuple[bytes, bytes, bytes]:
-    header = event.network
-    if header[:1] and header[0] >> 4 == 4:
-        return header[12:16], header[16:20], event.transport
-    return header[8:24], header[24:40], event.transport
 
 
 def _asks(event: Event, address: bytes = b"") -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from ipaddress import ip_address
 
 from emulab import fabric
 from emulab.kernel import conntrack, counters, nftrace
+from emulab.oracle import Oracle
 from emulab.packet import Kind, Observation, Place, Verdict
-from emulab.probe import lost, paths, why
+from emulab.probe import deciders, lost, paths, why
 from emulab.probe.engine import Engine, Outcome
 from emulab.probe.scene import Scene
 from emulab.probe.taps import Frame
@@ -29,12 +31,14 @@ def trace(
     size: int | None = None,
     timeout: float = 1.0,
     on_frame: Callable[[Frame], None] | None = None,
+    on_scene: Callable[[Scene, nftrace.Watch], None] | None = None,
 ) -> Trace:
     """One packet from ``source`` to ``destination`` (pod keys, node names, "internet", a Service), hop by hop.
 
     Without a ``protocol`` it is an ICMP echo, to a Service that of its port (the first, or the one of that number).
     ``size`` is that of the whole IP packet in bytes, as MTUs count; ``timeout`` in seconds is how long a lost one is waited
-    for.  ``on_frame`` gets every frame that the taps see, ARP and all.  Raises `InputError` for what cannot be sent.
+    for.  ``on_frame`` gets every frame that the taps see, ARP and all; ``on_scene`` all that is known in the end.  Raises
+    `InputError` for what cannot be sent.
     """
     wanted = Wanted(lab, source, destination, protocol, port, size)
     family = wanted.family(family)
@@ -86,7 +90,10 @@ def trace(
             engine.missed,
             frozenset(f for f, number in counters.tables_full(lab.namespaces[source]).items() if number > full.get(f, 0)),
         )
-        return _told(lab, scene, outcome, tapped, _end(outcome, places) if wanted.service else destination)
+        told = _told(lab, scene, outcome, tapped, _end(outcome, places) if wanted.service else destination)
+        if on_scene:
+            on_scene(scene, rules)
+        return told
 
 
 def _off(lab: Running, destination: str, found: Loss) -> Loss:
@@ -95,6 +102,27 @@ def _off(lab: Running, destination: str, found: Loss) -> Loss:
     if node in lab.namespaces or not any(one.name == node for one in lab.cluster.nodes):
         return found
     return Loss(Reason.NODE_STOPPED, f"{node} is switched off", (found.reason, *found.evidence), found.leg)
+
+
+def _policed(lab: Running, scene: Scene, found: Loss) -> Loss:
+    """That policies deny it explains the rule that dropped it, if that is one of the data plane's own, where they count.
+
+    They see the packet as the rule saw it: what was sent to a Service, on its way to an endpoint.
+    """
+    oracle = Oracle(lab.cluster)
+    if found.code is not Reason.RULE or found.leg != "request" or not oracle.active:
+        return found
+    homes = {endpoint.key: endpoint.node for endpoint in lab.cluster.endpoints}
+    for node in scene.nodes.intersection(scene.events):
+        event = deciders.drop(scene, lab.plan, node)
+        if event is None:
+            continue
+        source, destination, transport = scene.ends(event)
+        here, there, port = ip_address(source), ip_address(destination), int.from_bytes(transport[2:4], "big")
+        denier = oracle.decide(here, there, scene.flow.protocol, port).denier
+        if denier is not None and homes[denier.pod] == node:
+            return Loss(Reason.POLICY, f"by policy: {denier}", (found.reason, *found.evidence), found.leg)
+    return found
 
 
 def _end(outcome: Outcome, places: Collection[str]) -> str:
@@ -120,7 +148,7 @@ def _told(lab: Running, scene: Scene, outcome: Outcome, tapped: Sequence[str], d
     verdict = Verdict.DELIVERED if outcome.answered else Verdict.REFUSED if outcome.refused else Verdict.DROPPED
     if outcome.answered and flow.kind is Kind.POD and any(hop.translated for hop in hops):
         verdict = Verdict.REWRITTEN
-    loss = None if outcome.answered else _off(lab, flow.destination, lost.diagnose(scene, hops, ways))
+    loss = None if outcome.answered else _off(lab, flow.destination, _policed(lab, scene, lost.diagnose(scene, hops, ways)))
     request = [hop for hop in hops if hop.leg == "request"]
     back = [hop for hop in hops if hop.leg == "reply"]
     return Trace(

@@ -25,10 +25,16 @@ _FEW_NODES = 12  # up to so many, all of them are watched
 class Running(Protocol):
     """What a trace needs of a lab."""
 
-    cluster: Cluster
-    plane: DataPlane
-    plan: State
     namespaces: Namespaces
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+    @property
+    def plane(self) -> DataPlane: ...
+
+    @property
+    def plan(self) -> State: ...
 
     @property
     def tunnel_ports(self) -> frozenset[int]: ...

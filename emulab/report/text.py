@@ -75,7 +75,7 @@ def _matrix(result: RunResult, console: Console) -> None:
         pairs, bad = len(cells) - cells.count("·"), list(shown.bad())
         console.print(f"{pairs - len(bad):,} of {pairs:,} pairs of nodes all well")
         for source, destination, text in bad[:_MANY_FINDINGS]:
-            console.print(f"  {escape(source)} -> {escape(destination)}  {_spelled(text, console)}")
+            console.print(f"  {escape(source)} -> {escape(destination)}  {spelled(text, console)}")
     for note in shown.notes:
         console.print(f"  {note}")
     first = next(iter(result.cluster.endpoints), None)
@@ -84,7 +84,7 @@ def _matrix(result: RunResult, console: Console) -> None:
         [f"{flow.protocol}/IPv{flow.family}" for flow in recorded]
         + [f"{block.protocol}/IPv{block.family}" for block in result.flows.blocks]
     )
-    console.print(f"[dim]{_spelled(shown.legend(), console)}   (each: {', '.join(shapes)}, and the replies)[/]\n")
+    console.print(f"[dim]{spelled(shown.legend(), console)}   (each: {', '.join(shapes)}, and the replies)[/]\n")
 
 
 def _grid(shown: matrix.Matrix, labels: Sequence[str], heads: Sequence[str], console: Console) -> Table:
@@ -92,12 +92,12 @@ def _grid(shown: matrix.Matrix, labels: Sequence[str], heads: Sequence[str], con
     for head in ("from \\ to", *heads):
         table.add_column(escape(head), no_wrap=True)
     for label, row in zip(labels, shown.rows, strict=True):
-        marks = (f"[{_STYLES.get(state, 'red')}]{_spelled(text, console)}[/]" for text, state in row)
+        marks = (f"[{_STYLES.get(state, 'red')}]{spelled(text, console)}[/]" for text, state in row)
         table.add_row(f"[bold]{escape(label)}[/]", *marks)
     return table
 
 
-def _spelled(text: str, console: Console) -> str:
+def spelled(text: str, console: Console) -> str:
     """In ASCII where the locale has no more."""
     return text.translate(_ASCII) if console.options.ascii_only else text
 

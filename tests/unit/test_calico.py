@@ -8,9 +8,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from emulab import registry
 from emulab.dataplane import Tunnel, Wire, build_cluster
 from emulab.errors import InputError
 from emulab.model import Cluster, Link, Node, Pod, Segment, Topology
+from emulab.planning import design
 from emulab.state import NftTable, Route, shell_lines
 from emulab_plugins.calico import Calico
 
@@ -328,3 +330,13 @@ def test_vtep_macs_follow_the_nodes_names() -> None:
     shown = text(Calico("vxlan"), renamed, "h2", nft=False)
     assert "10.65.0.0 dev vxlan.calico lladdr 66:ac:4a:e9:72:85" in shown
     assert "name vxlan.calico address 66:bf:1c:36:57:41" in shown
+
+
+def test_a_pod_answers_its_router_whatever_policies_say() -> None:
+    """Neighbour discovery of IPv6 is ICMP to the node itself: an egress policy would have the pod lost to it."""
+    plan = design(registry.topology("flat"), Calico()).plan
+    tables = {table.family: table.rules for table in plan["node-a"] if isinstance(table, NftTable)}
+    allowed = "add rule ip6 calico filter-cali-wl-to-host icmpv6 type { 130, 131, 132, 133, 135, 136 } accept"
+    judged = "add rule ip6 calico filter-cali-wl-to-host jump filter-cali-from-wl-dispatch"
+    assert tables["ip6"].index(allowed) < tables["ip6"].index(judged)
+    assert not any("icmp" in rule for rule in tables["ip"])

@@ -18,7 +18,7 @@ LAYERS = (
     ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
-    ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement"),
+    ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
@@ -41,6 +41,8 @@ PURE += (
     "oracle",
     "zone",
     "enforcement",
+    "evidence",
+    "access",
 )
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}

@@ -7,7 +7,15 @@ import typing
 from typing import Any
 
 from emulab.control.live import OPERATIONS, Answer, Emit, LiveLab, Operation
-from emulab.control.operations import changing, kube, looking, measuring, ports, trouble  # noqa: F401  (they fill OPERATIONS)
+from emulab.control.operations import (  # noqa: F401  (they fill OPERATIONS)
+    changing,
+    kube,
+    looking,
+    measuring,
+    policing,
+    ports,
+    trouble,
+)
 from emulab.errors import InputError, nearest
 
 

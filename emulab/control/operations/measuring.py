@@ -70,13 +70,13 @@ def _probing(
     timeout: float,
 ) -> Probing:
     cluster = live.lab.cluster
-    _check_probe(cluster.topology.families, protocols or [], families or [], port, size, timeout)
+    check_probe(cluster.topology.families, protocols or [], families or [], port, size, timeout)
     if not 1 <= count <= 1000 or taps not in ("every", "ends"):
         raise InputError("count: 1 to 1000, taps: every or ends expected")
     here = [OUTSIDE_HOST if name == OUTSIDE_HOST else resolve(cluster, name, others=False) for name in sources or ()] or None
     there = [services.find(cluster, name) or resolve(cluster, name) for name in destinations] if destinations else None
     for name in here or ():
-        _present(live.lab.design, name)
+        present(live.lab.design, name)
     nodes = {node.name for node in cluster.nodes}
     if there and (wrong := nodes.intersection(there) or {GATEWAY}.intersection(there)):
         raise InputError(f"{sorted(wrong)[0]}: probes go to pods, Services and {OUTSIDE_HOST}; trace goes to nodes, too")
@@ -94,7 +94,7 @@ def _probing(
     return replace(probing, mtu=probing.whole)
 
 
-def _check_probe(
+def check_probe(
     offered: tuple[int, ...], protocols: list[str], families: list[int], port: int | None, size: int | None, timeout: float
 ) -> None:
     for family in families:
@@ -148,8 +148,8 @@ def trace(
     lab = live.lab
     here = OUTSIDE_HOST if source == OUTSIDE_HOST else resolve(lab.cluster, source, others=False)
     there = services.find(lab.cluster, destination) or resolve(lab.cluster, destination)
-    _present(lab.design, here)
-    _check_probe(lab.cluster.topology.families, [protocol] if protocol else [], [family] if family else [], port, size, timeout)
+    present(lab.design, here)
+    check_probe(lab.cluster.topology.families, [protocol] if protocol else [], [family] if family else [], port, size, timeout)
     frames: list[Any] = []
     with live.turn():
         options = {"family": family, "protocol": protocol, "port": port, "size": size, "timeout": timeout}
@@ -187,7 +187,7 @@ def diagnose(live: LiveLab, emit: Emit) -> Any:
     return [asdict(one) for one in found]
 
 
-def _present(design: Design, name: str) -> None:
+def present(design: Design, name: str) -> None:
     node = next((e.node for e in design.cluster.endpoints if e.key == name), name)
     if not design.topology.running(node):
         raise InputError(f"node {node} is stopped (emulab node start {node})")
