@@ -65,9 +65,9 @@ def delta(before: NftTable, after: NftTable) -> list[str]:
             missing = [member for member in members if member not in there.elements.get(name, {})]
             if missing and name not in filled and not any(key[1] == name for key in leaving if verb == "delete"):
                 commands.append(f"{verb} element {where} {name} {{ {', '.join(missing)} }}")
-    # First what refers to others: maps to chains, chains to sets.
-    commands += [f"delete map {where} {name}" for kind, name in leaving if kind == "map"]
+    # First what refers to others: rules to everything, maps to chains.
     commands += [f"flush chain {where} {name}" for name in gone if old.rules.get(name)]
+    commands += [f"delete map {where} {name}" for kind, name in leaving if kind == "map"]
     commands += [f"delete chain {where} {name}" for name in gone]
     return commands + [f"delete set {where} {name}" for kind, name in leaving if kind == "set"]
 

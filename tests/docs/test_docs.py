@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from emulab import registry
+from emulab import kube, registry
 from emulab.cli import COMMANDS, emulab
 from emulab.model import Cluster, Endpoint, Link, Node, Pod, Segment, Topology
 from emulab.packet import Finding, Flow, FlowResult, Headers, Kind, MtuResult, Observation, Outer, Place, Verdict
@@ -61,7 +61,17 @@ def command_lines(text: str) -> list[list[str]]:
     return found
 
 
+MANIFESTS = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+def commented(manifest: str) -> str:
+    """The command lines in a manifest's comments, which are indented there, as a block of them."""
+    lines = [line[1:] for line in manifest.splitlines() if line.startswith("#     ")]
+    return "\n".join(["```sh", *map(str.strip, lines), "```", ""])
+
+
 LINES = [(path.name, line) for path in DOCUMENTS for line in command_lines(path.read_text())]
+LINES += [(path.name, line) for path in MANIFESTS for line in command_lines(commented(path.read_text()))]
 
 
 def parse(words: list[str]) -> None:
@@ -152,6 +162,23 @@ def test_the_files_of_the_house_exist() -> None:
     text = "".join(path.read_text() for path in DOCUMENTS)
     for name in re.findall(r"`((?:emulab|docs|plugins|topologies|tests)/[\w./-]+)`", text):
         assert PLANNED in name or re.search(r"/\d$", name) or (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_example_says_what_it_does_and_can_be_applied(path: Path) -> None:
+    """Beside the cluster in its folder, on the nodes of `flat`."""
+    assert path.read_text().startswith("# ")
+    cluster = path.with_name("cluster.yaml")
+    files = (path,) if path == cluster else (cluster, path)
+    documents = [document for file in files for document in kube.read(file.read_text(), file.name)]
+    results = kube.applied(registry.topology("flat"), documents).results
+    assert [outcome for _, outcome in results] == ["created"] * len(documents)
+
+
+def test_the_examples_of_a_folder_can_all_be_in_force_together() -> None:
+    for folder in {path.parent for path in MANIFESTS}:
+        documents = [document for path in sorted(folder.glob("*.yaml")) for document in kube.read(path.read_text(), path.name)]
+        kube.applied(registry.topology("flat"), documents)
 
 
 def test_the_example_plugin_plans(tmp_path: Path) -> None:

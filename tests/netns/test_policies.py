@@ -251,7 +251,7 @@ def test_every_example_is_in_the_table(manifests: Manifests) -> None:
     assert set(manifests) == {recipe.name for recipe in RECIPES} | {"cluster"}
 
 
-@pytest.mark.parametrize("plane", ["weave"])
+@pytest.mark.parametrize("plane", ["weave", "calico"])
 def test_recipes(plane: str, manifests: Manifests, in_lab: Callable[..., Any]) -> None:
     assert in_lab("flat", plane, lambda lab: mistaken(lab, manifests, enforced=True)) == {}
 

@@ -307,3 +307,38 @@ def test_what_is_broken_by_hand_is_seen_and_mended(in_lab: Callable[..., Any]) -
 
     seen = ["node-b: altered: nft table ip weave", "node-c: altered: sysctl -qw net.bridge.bridge-nf-call-ip6tables=1 "]
     assert in_lab("flat", "weave", check) == [seen, [], []]
+
+
+def test_what_was_denied_is_no_connection(in_lab: Callable[..., Any]) -> None:
+    """A packet that was dropped before its receiver makes nobody's packet an answer: the way back is closed, too."""
+
+    def check(lab: Lab) -> list[tuple[int, int]]:
+        set_policies(lab, policy("closed", app("b1"), (INGRESS, EGRESS)))
+        found = []
+        for family, kind in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+            ends = {}
+            for name in ("a1", "b1"):
+                with entered(lab.namespaces[key(name)].net):
+                    ends[name] = socket.socket(kind, socket.SOCK_DGRAM)
+                endpoint = next(endpoint for endpoint in lab.cluster.endpoints if endpoint.key == key(name))
+                ends[name].bind((str(endpoint.address(family)), 1000))
+            drops = []
+            for source, destination, direction in (("a1", "b1", "ingress"), ("b1", "a1", "egress")):
+                before = dropped(lab, "node-b", direction)
+                ends[source].sendto(b"anybody?", ends[destination].getsockname()[:2])
+                deadline = time.monotonic() + 5
+                while dropped(lab, "node-b", direction) == before and time.monotonic() < deadline:
+                    time.sleep(0.001)
+                drops.append(dropped(lab, "node-b", direction) - before)
+            for end in ends.values():
+                end.close()
+            found.append((drops[0], drops[1]))
+        return found
+
+    assert in_lab("flat", "weave", check) == [(1, 1), (1, 1)]
+
+
+def dropped(lab: Lab, node: str, direction: str) -> int:
+    """How many packets of both families weave-npc has dropped on a node."""
+    counts = re.findall(rf"packets (\d+) .*weave-npc: {direction} default deny", nftables.text(lab.namespaces[node]))
+    return sum(map(int, counts))

@@ -167,7 +167,22 @@ DELTAS = {
     "a map less": (
         NftTable("ip", "t", ("add map ip t m { type ifname : verdict ; }", "add chain ip t d", "add rule ip t d drop")),
         NftTable("ip", "t", ()),
-        ["delete map ip t m", "flush chain ip t d", "delete chain ip t d"],
+        ["flush chain ip t d", "delete map ip t m", "delete chain ip t d"],
+    ),
+    "a map less, and the rule that asked it": (
+        NftTable(
+            "ip",
+            "t",
+            (
+                "add map ip t m { type ifname : verdict ; }",
+                "add chain ip t d",
+                "add chain ip t c",
+                "add rule ip t c oifname vmap @m",
+                'add element ip t m { "eth0" : goto d }',
+            ),
+        ),
+        NftTable("ip", "t", ()),
+        ["flush chain ip t c", "delete map ip t m", "delete chain ip t d", "delete chain ip t c"],
     ),
 }
 

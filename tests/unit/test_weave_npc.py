@@ -81,8 +81,13 @@ def planned(*policies: Policy, node: str = "a", pods: tuple[Pod, ...] = PODS) ->
     return [thing for thing in things if isinstance(thing, (NftTable, Sysctl))]
 
 
-def table(*policies: Policy, node: str = "a", family: str = "ip", pods: tuple[Pod, ...] = PODS) -> NftTable:
-    return next(t for t in planned(*policies, node=node, pods=pods) if isinstance(t, NftTable) and t.family == family)
+def table(*policies: Policy, node: str = "a", family: str = "ip", pods: tuple[Pod, ...] = PODS, name: str = "weave") -> NftTable:
+    (found,) = (
+        thing
+        for thing in planned(*policies, node=node, pods=pods)
+        if isinstance(thing, NftTable) and (thing.family, thing.name) == (family, name)
+    )
+    return found
 
 
 def text(found: NftTable) -> str:
@@ -92,7 +97,7 @@ def text(found: NftTable) -> str:
 
 
 def chain(found: NftTable, name: str) -> list[str]:
-    head = f"add rule {found.family} weave {name} "
+    head = f"add rule {found.family} {found.name} {name} "
     return [line.removeprefix(head) for line in found.rules if line.startswith(head)]
 
 
@@ -210,6 +215,26 @@ def test_bridged_packets_are_shown_to_the_ip_hooks_once_there_is_a_policy() -> N
         Sysctl("net.bridge.bridge-nf-call-iptables", "1"),
         Sysctl("net.bridge.bridge-nf-call-ip6tables", "1"),
     ]
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_a_packet_is_a_connection_where_it_was_let_through(family: str) -> None:
+    found = table(DENY, family=family, name="datapath")
+    assert chain(found, "prerouting") == ['iifname "datapath" notrack']
+    assert [thing for thing in planned() if isinstance(thing, NftTable) and thing.name == "datapath"] == []
+
+
+def test_how_many_policies_there_are_is_nothing_to_those_they_do_not_select() -> None:
+    """Whoever is not selected meets the chains of weave-npc itself, which stay as they are."""
+    one, many = (
+        table(*(policy(f"p{n}", label("app", "db"), BOTH, (came(),), (goes(),)) for n in range(count))) for count in (1, 50)
+    )
+    ours = [line.split()[4] for line in one.rules if re.match(r"add chain ip weave [A-Z]", line)]
+    assert len(ours) == 11
+    for name in ours:
+        assert chain(one, name) == chain(many, name)
+    assert len(chain(many, "pod-ingress/default/db")) == 50
+    assert elements(one, "ingress-pods") == elements(many, "ingress-pods") == {"10.32.0.3 : goto pod-ingress/default/db"}
 
 
 @pytest.mark.parametrize(
