@@ -1,4 +1,4 @@
-"""Random policies on the kernel, beside the oracle: ``python bench/policies.py [--plugin P] [--cases N] [--seed S] [--ports N]``, as root.
+"""Random policies on the kernel, beside the oracle: ``python bench/policies.py [--plugin P] [--cases N] [--ports N]``, as root.
 
 Prints how many cases and checks agree, and how long a case takes.  A case that does not agree is printed with its seed, which
 leads to the same case again.
@@ -10,6 +10,7 @@ import argparse
 import random
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def main() -> int:
     asked = parser.parse_args()
     wrong = 0
     for plugin in asked.plugin or ("calico", "weave"):
-        found = inside(lambda plugin=plugin: run(plugin, asked.settings, asked.seed, asked.cases, asked.ports), "root")  # type: ignore[misc]
+        work = partial(run, plugin, asked.settings, asked.seed, asked.cases, asked.ports)
+        found = inside(work, "root")
         wrong += len(found["wrong"])
         rate = found["cases"] / found["seconds"]
         print(
