@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from emulab.model import Cluster
@@ -73,14 +74,15 @@ class Access:
     def mismatches(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.state in MISMATCHES]
 
-    @property
+    @cached_property
     def columns(self) -> list[Column]:
         return list(dict.fromkeys(cell.column for cell in self.cells))
 
-    @property
+    @cached_property
     def sources(self) -> list[str]:
         return list(dict.fromkeys(cell.source for cell in self.cells))
 
+    @cached_property
     def by_pair(self) -> dict[tuple[str, Column], list[Cell]]:
         """The families' cells of each source and column."""
         found: dict[tuple[str, Column], list[Cell]] = {}

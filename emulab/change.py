@@ -163,12 +163,16 @@ def _running(topology: Topology, node: str) -> None:
 def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
     """Other pods and objects, all at once.
 
-    A pod that stays on its node keeps its addresses, unless others are asked for, and whatever else of it is different
-    is different at once.
+    A pod that is there keeps its node and its addresses, as its attachment lasts as long as it does; whatever else of it is
+    different is different at once.
     """
     before = {endpoint.key: endpoint for endpoint in design.cluster.endpoints}
-    kept = {pod.key for pod in pods if pod.key in before and _stays(before[pod.key], pod)}
+    kept = {pod.key for pod in pods if pod.key in before}
     coming = [pod for pod in pods if pod.key not in kept]
+    for pod in pods:
+        if pod.key in kept and not _stays(before[pod.key], pod):
+            has = f"on {before[pod.key].node} with {', '.join(map(str, before[pod.key].addresses))}"
+            raise InputError(f"pod {pod.key} is {has}, and there it stays: delete it first")
     for pod in coming:
         _running(design.topology, pod.node)
     topology = replace(design.topology, pods=tuple(pods), objects=objects)

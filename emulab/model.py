@@ -101,7 +101,7 @@ class Pod:
     rates: tuple[int, int] = (0, 0)
     manifest: Manifest = field(default_factory=dict, compare=False, repr=False)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The pod's cluster-wide name, ``namespace/name``; also the name of its network namespace in a `State`."""
         return f"{self.namespace}/{self.name}"

@@ -19,7 +19,7 @@ class _Table:
 
     declared: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, list[str]] = field(default_factory=dict)
-    elements: dict[str, dict[str, None]] = field(default_factory=dict)
+    elements: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _parse(table: NftTable) -> _Table:
@@ -30,11 +30,16 @@ def _parse(table: NftTable) -> _Table:
         if kind == "rule":
             parsed.rules.setdefault(name, []).append(words)
         elif kind == "element":
-            members = words.strip().removeprefix("{").removesuffix("}").split(",")
-            parsed.elements.setdefault(name, {}).update(dict.fromkeys(member.strip() for member in members))
+            parsed.elements.setdefault(name, []).append(words)
         else:
             parsed.declared[kind, name] = words
     return parsed
+
+
+def _members(texts: Iterable[str]) -> dict[str, None]:
+    """The elements that commands name, ``{ a, b }`` each."""
+    lists = (text.strip().removeprefix("{").removesuffix("}").split(",") for text in texts)
+    return dict.fromkeys(member.strip() for members in lists for member in members)
 
 
 def delta(before: NftTable, after: NftTable) -> list[str]:
@@ -51,19 +56,22 @@ def delta(before: NftTable, after: NftTable) -> list[str]:
     leaving = [key for key in old.declared if key not in new.declared]
     commands = [f"add {kind} {where} {name} {new.declared[kind, name]}".rstrip() for kind, name in fresh]
     filled = [name for kind, name in fresh if kind == "set" and name in new.elements]
-    commands += [f"add element {where} {name} {{ {', '.join(new.elements[name])} }}" for name in filled]
+    commands += [f"add element {where} {name} {{ {', '.join(_members(new.elements[name]))} }}" for name in filled]
     for name, rules in new.rules.items():
-        if ("chain", name) in fresh:
+        if ("chain", name) not in old.declared:
             commands += [f"add rule {where} {name} {rule}" for rule in rules]
     gone = [name for kind, name in leaving if kind == "chain"]
     for kind, name in old.declared:
         if kind == "chain" and name not in gone and old.rules.get(name, []) != new.rules.get(name, []):
             commands.append(f"flush chain {where} {name}")
             commands += [f"add rule {where} {name} {rule}" for rule in new.rules.get(name, [])]
+    lost = {name for _, name in leaving}
     for verb, here, there in (("delete", old, new), ("add", new, old)):
-        for name, members in here.elements.items():
-            missing = [member for member in members if member not in there.elements.get(name, {})]
-            if missing and name not in filled and not any(key[1] == name for key in leaving if verb == "delete"):
+        for name, texts in here.elements.items():
+            if name in filled or texts == there.elements.get(name) or (verb == "delete" and name in lost):
+                continue
+            others = _members(there.elements.get(name, ()))
+            if missing := [member for member in _members(texts) if member not in others]:
                 commands.append(f"{verb} element {where} {name} {{ {', '.join(missing)} }}")
     # First what refers to others: rules to everything, maps to chains.
     commands += [f"flush chain {where} {name}" for name in gone if old.rules.get(name)]

@@ -8,6 +8,7 @@ import click
 
 from emulab.cli.kube import complete_object, kind_argument
 from emulab.cli.lab import connect, dump, lab_option, output_option, table
+from emulab.errors import InputError
 
 _OURS = {"pods": "pods", "pod": "pods", "po": "pods", "nodes": "nodes", "node": "nodes", "no": "nodes"}
 _OURS |= {"links": "links", "link": "links", "routes": "routes", "route": "routes"}
@@ -49,9 +50,30 @@ def command(
       emulab get nodes -o json
       emulab get routes node-a
       emulab get svc -n shop
-      emulab get netpol -A
+      emulab get svc,ep,netpol -A
       emulab get deploy web -o yaml
     """
+    if "," in kind:
+        if name is not None or output in ("json", "yaml"):
+            raise InputError(f"{kind}: several kinds are listed as tables only, without a name")
+        for place, one in enumerate(kind.split(",")):
+            if place and output != "name":
+                click.echo()
+            _get(one, name, namespace, everywhere, selector, output, lab)
+        return 0
+    return _get(kind, name, namespace, everywhere, selector, output, lab)
+
+
+def _get(
+    kind: str,
+    name: str | None,
+    namespace: str | None,
+    everywhere: bool,
+    selector: str | None,
+    output: str | None,
+    lab: str | None,
+) -> int:
+    """One kind."""
     ours = _OURS.get(kind.lower())
     space = None if everywhere else namespace
     with connect(lab) as client:

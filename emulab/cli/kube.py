@@ -11,14 +11,23 @@ from click.shell_completion import CompletionItem
 from emulab.cli.lab import connect, show_lines
 from emulab.cli.manifests import warn
 
+_ONLY_SHOWN = ("endpoints", "ep", "links", "routes")
+
 
 def complete_kind(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(word) for word in _names(context) if word.startswith(incomplete)]
+    """Every word for every kind."""
+    from emulab.kube.kinds import known
+
+    more = _ONLY_SHOWN if context.info_name == "get" else ()
+    return [CompletionItem(word) for word in sorted((*known(), *more)) if word.startswith(incomplete)]
 
 
 def complete_object(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of the kind that has been typed."""
-    names = _names(context).get(str(context.params.get("kind")).lower(), [])
+    known = _names(context)
+    kind = str(context.params.get("kind")).lower()
+    word = "nodes" if kind in ("link", "links", "route", "routes") else "services" if kind in ("ep", "endpoints") else kind
+    names = known.get(word, [])
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 

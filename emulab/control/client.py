@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from emulab.control.places import Place
-from emulab.control.protocol import Channel, ProtocolError
+from emulab.control.protocol import LONGEST, Channel, ProtocolError
 from emulab.errors import EmulabError, MachineError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Client:
     def ask(self, do: str, on_event: Callable[[dict[str, Any]], None] | None = None, **arguments: Any) -> Any:
         """Have an operation carried out; returns its result, raises its error."""
         try:
-            self._channel.send({"do": do, **arguments})
+            self._channel.send({"do": do, **arguments}, most=LONGEST)
             while (message := self._channel.receive()) is not None:
                 if "ok" not in message:
                     if on_event:

@@ -14,6 +14,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from emulab.errors import InputError
+
 LONGEST = 16 << 20  # bytes of a request, which may bring manifests along; answers may be longer
 _MOST_DESCRIPTORS = 16
 
@@ -30,9 +32,11 @@ class Channel:
         self._buffer = bytearray()
         self.descriptors: list[int] = []  # those that came and have not been taken
 
-    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Send one message; raises OSError when nobody listens."""
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = (), most: int | None = None) -> None:
+        """Send one message; raises OSError when nobody listens, `InputError` when it has more than ``most`` bytes."""
         data = json.dumps(message).encode() + b"\n"
+        if most is not None and len(data) > most:
+            raise InputError(f"more than {most >> 20} MiB in one request: ask in several steps")
         if descriptors:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
             sent = self._connection.sendmsg([data], rights)

@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from emulab.diff import Changes, Diff, altered_attributes, removal
@@ -166,7 +167,8 @@ def _remove(namespace: Namespace, objects: Iterable[KernelObject]) -> None:
             with entered(namespace.net):
                 subprocess.run(next(removal(thing)).split(), capture_output=True)
         elif _is_netlink(thing) and not isinstance(thing, Sysctl):
-            batch += [(thing, request) for request in encode.removed(thing, namespace)]
+            with suppress(KeyError):  # its device has gone meanwhile, with a namespace that was left
+                batch += [(thing, request) for request in encode.removed(thing, namespace)]
     _execute(namespace, batch, _GONE)
 
 

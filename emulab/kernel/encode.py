@@ -97,11 +97,9 @@ def _(thing: Vxlan, namespace: Namespace) -> list[Request]:
 @removed.register(Veth)
 @removed.register(Vxlan)
 def _(thing: Bridge | Veth | Vxlan, namespace: Namespace) -> list[Request]:
-    index = namespace.links.pop(thing.name, None)
+    index = namespace.links.pop(thing.name)
     if isinstance(thing, Veth) and thing.peer_namespace is None:
         namespace.links.pop(thing.peer, None)
-    if index is None:  # it went with its other end
-        return []
     return [Request(nl.RTM_DELLINK, 0, ifinfomsg.pack(0, 0, index, 0, 0))]
 
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from emulab.errors import InputError, nearest
 from emulab.kube import scheduling, showing, syntax
+from emulab.kube.allocation import Allocator
 from emulab.kube.document import Document, Kind
 from emulab.kube.nodes import AskedNode, joined
 from emulab.kube.nodes import topology as topology_of
 from emulab.kube.pods import Asked
-from emulab.kube.services import SERVICE_NAME, Allocator
+from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME
 from emulab.model import Node, Pod, Topology
 from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
 
@@ -45,7 +46,7 @@ def applied(topology: Topology, documents: Sequence[Document], was: Topology | N
     """
     _once(documents)
     _check_namespaces(topology, documents)
-    values = [(document, document.kind.convert(document)) for document in documents]
+    values = [(document, document.kind.convert(document)) for document in documents if not _of_a_controller(document)]
     before = was or topology
     topology = relabelled(topology, {value.node.name: value.node.labels for _, value in values if isinstance(value, AskedNode)})
     for document, value in values:
@@ -227,7 +228,14 @@ class _Shown:
         return None if value is None else showing.wanted(showing.shown(kind, value))
 
 
+def _of_a_controller(document: Document) -> bool:
+    """Whether it is an EndpointSlice that a controller made for a selector: it follows by itself."""
+    return document.kind.name == "EndpointSlice" and dict(document.labels).get(MANAGED_BY) == CONTROLLER
+
+
 def _outcome(were: _Shown, are: _Shown, document: Document) -> str:
+    if _of_a_controller(document):
+        return "unchanged"
     old = were.find(document)
     return "created" if old is None else "unchanged" if old == are.find(document) else "configured"
 

@@ -177,11 +177,16 @@ def _name(namespace: str, base: str, node: str, used: set[str]) -> str:
     """A free name: ``base`` and five characters."""
     number = 0
     while True:
-        name = base + _spelled(f"{namespace}/{base}{node}/{number}", 5)
+        name = base + generated(f"{namespace}/{base}{node}/{number}")
         if f"{namespace}/{name}" not in used:
             used.add(f"{namespace}/{name}")
             return name
         number += 1
+
+
+def generated(text: str) -> str:
+    """The five characters at the end of a generated name, here a hash of ``text``."""
+    return _spelled(text, 5)
 
 
 def _digest(workload: Workload) -> str:

@@ -50,18 +50,17 @@ def with_dns(topology: Topology, pods: tuple[Pod, ...], objects: Objects) -> tup
 def _service(topology: Topology) -> Service:
     families = topology.families
     key, value = SERVER_LABEL
+    ports = tuple(ServicePort(port.name, port.protocol, port.number, port.number) for port in _PORTS)
+    written = [{"name": p.name, "port": p.port, "protocol": p.protocol.upper(), "targetPort": p.port} for p in ports]
     return Service(
         NAMESPACE,
         SERVICE,
         addresses=tuple(cidr[_TENTH] for cidr in SERVICE_CIDRS if cidr.version in families),
         families=families,
-        ports=(
-            ServicePort("dns", "udp", 53, 53),
-            ServicePort("dns-tcp", "tcp", 53, 53),
-            ServicePort("metrics", "tcp", 9153, 9153),
-        ),
+        ports=ports,
         selector=In(key, (value,)),
         labels=(SERVER_LABEL, ("kubernetes.io/cluster-service", "true"), ("kubernetes.io/name", "CoreDNS")),
+        manifest={"spec": {"selector": {key: value}, "ports": written}},
     )
 
 

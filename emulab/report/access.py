@@ -1,4 +1,4 @@
-"""Who may talk to whom: as a table, as JSON (schema ``emulab/matrix/1``), and as one page of HTML that needs nothing else."""
+"""Who may talk to whom: as tables, as JSON (schema ``emulab/matrix/1``), and as one page of HTML that needs nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emulab.report.text import console_for, spelled
 
 SYMBOLS = {ALLOWED: "✓", SILENT: "○", DENIED: "⊘", LOST: "✗", LET_THROUGH: "‼", REWRITTEN: "R"}
 _STYLES = {ALLOWED: "green", SILENT: "green", DENIED: "blue", LOST: "bold red", LET_THROUGH: "bold red", REWRITTEN: "bold red"}
-_MANY = 10  # mismatches told one by one
+_MANY = 10  # mismatches told one by one, ports named
 
 
 def write_json(access: Access, out: TextIO) -> None:
@@ -38,35 +38,47 @@ def write_json(access: Access, out: TextIO) -> None:
 
 
 def write_text(access: Access, out: TextIO, columns: int | None = None) -> None:
-    """A row per source, a column per port of each pod; where there is no room, the mismatches and numbers alone."""
+    """A table for each port, or for several that look alike, sources down and destinations across."""
     console = console_for(out, columns)
     count = len(access.policies)
     what = f"{count} polic{'y' if count == 1 else 'ies'}"
     console.print(f"[bold]{escape(access.plugin)}[/] on [bold]{escape(access.topology)}[/]  {what}\n")
-    pairs = access.by_pair()
-    heads = [_head(column) for column in access.columns]
-    numbers = [str(number) for number in range(1, len(heads) + 1)]
-    names = [short(source) for source in access.sources]
-    for labels in (heads, numbers):
-        texts = [[_text(pairs.get((source, column), ())) for column in access.columns] for source in access.sources]
-        widest = max((len(text) for row in texts for text in row), default=1)
-        needed = max(map(len, ["from \\ to", *names])) + sum(max(len(label), widest) + 2 for label in labels)
-        if needed <= console.width:
-            console.print(_grid(access, names, labels, console))
-            if labels is numbers:
-                for number, head in zip(numbers, heads, strict=True):
-                    console.print(f"  {number}: {escape(head)}")
-            break
-    else:
-        console.print(f"{len(names)} pods to {len(heads)} ports: no room for a table (-o html has one)")
+    ports: dict[tuple[int, str], list[Column]] = {}
+    for column in access.columns:
+        ports.setdefault((column.port, column.protocol), []).append(column)
+    alike: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+    for port, asked in sorted(ports.items()):
+        texts = (_text(access.by_pair.get((source, column), ())) for source in access.sources for column in asked)
+        alike.setdefault((*(column.pod for column in asked), *texts), []).append(port)
+    for same in alike.values():
+        names = [f"{protocol}/{number}" for number, protocol in same]
+        more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+        console.print(f"[bold]{', '.join(names[:_MANY])}{more}[/]")
+        _table(access, ports[same[0]], console)
+        console.print()
     counts = access.counts()
     legend = "  ".join(f"{SYMBOLS[state]} {state} {counts[state]:,}" for state in reversed(STATES) if counts[state])
-    console.print(f"\n[dim]{spelled(legend, console)}[/]")
+    console.print(f"[dim]{spelled(legend, console)}[/]")
     for words in dict.fromkeys(access.unenforced.values()):
         named = [policy for policy, why in access.unenforced.items() if why == words]
         more = f" and {len(named) - 1} more" if len(named) > 1 else ""
         console.print(f"[yellow]policy {escape(named[0])}{more}: {escape(words)}[/]")
     _verdict(access, console)
+
+
+def _table(access: Access, asked: Sequence[Column], console: Console) -> None:
+    """One port's table; destinations are numbered where their names have no room."""
+    pairs = access.by_pair
+    names = [short(source) for source in access.sources]
+    pods = [short(column.pod) for column in asked]
+    widest = max(len(_text(pairs.get((source, column), ()))) for source in access.sources for column in asked)
+    for heads in (pods, [str(number) for number in range(1, len(pods) + 1)]):
+        if max(map(len, ["from \\ to", *names])) + sum(max(len(head), widest) + 2 for head in heads) <= console.width:
+            console.print(_grid(access, names, heads, asked, console))
+            if heads is not pods:
+                console.print(escape("to: " + "  ".join(f"{head} {pod}" for head, pod in zip(heads, pods, strict=True))))
+            return
+    console.print(f"{len(names)} pods to {len(pods)}: no room for a table (-o html has one)")
 
 
 def _verdict(access: Access, console: Console) -> None:
@@ -102,15 +114,14 @@ def _text(cells: Sequence[Cell]) -> str:
     return " ".join(f"{cell.family}{SYMBOLS[cell.state]}" for cell in cells)
 
 
-def _grid(access: Access, names: Sequence[str], labels: Sequence[str], console: Console) -> Table:
+def _grid(access: Access, names: Sequence[str], heads: Sequence[str], asked: Sequence[Column], console: Console) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("from \\ to", *labels):
+    for head in ("from \\ to", *heads):
         table.add_column(escape(head), no_wrap=True)
-    pairs = access.by_pair()
     for name, source in zip(names, access.sources, strict=True):
         row = []
-        for column in access.columns:
-            cells = pairs.get((source, column), ())
+        for column in asked:
+            cells = access.by_pair.get((source, column), ())
             style = _STYLES[_worst(cells)] if cells else "dim"
             row.append(f"[{style}]{spelled(_text(cells), console)}[/]")
         table.add_row(f"[bold]{escape(name)}[/]", *row)
@@ -149,7 +160,7 @@ tbody th {{ position: sticky; left: 0; background: #f4f4f4; text-align: left; }}
 
 def write_html(access: Access, out: TextIO) -> None:
     """One page; what a cell means, by which policy and rule, is its title."""
-    wrong, pairs = len(access.mismatches), access.by_pair()
+    wrong, pairs = len(access.mismatches), access.by_pair
     rows = []
     for source in access.sources:
         cells = "".join(_cell(pairs.get((source, column), ())) for column in access.columns)

@@ -11,6 +11,7 @@ from emulab.objects import EGRESS, INGRESS, HostPod, Namespace, Peer, Policy, Po
 from emulab.planning import Design
 from emulab.policy import Meaning
 from emulab.report import kube
+from emulab.report.derived import endpoint_texts
 from emulab.selector import Everything
 
 Lines = Iterator[tuple[str, Any]]
@@ -133,7 +134,7 @@ def _service(design: Design, service: Service) -> Lines:
         yield "TargetPort", f"{port.target}/{port.protocol.upper()}"
         if port.node_port:
             yield "NodePort", f"{port.node_port}/{port.protocol.upper()}"
-    yield "Endpoints", ",".join(kube.endpoint_texts(design.cluster, service))
+    yield "Endpoints", ",".join(endpoint_texts(design.cluster, service))
     yield "Session Affinity", f"ClientIP ({service.affinity} s)" if service.affinity else "None"
     if service.kind in ("NodePort", "LoadBalancer"):
         yield "External Traffic Policy", "Local" if service.external_local else "Cluster"

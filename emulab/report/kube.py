@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from emulab.endpoints import Backends
 from emulab.kube import showing
 from emulab.kube.document import Kind
 from emulab.kube.services import port_text
 from emulab.model import Cluster, Node, Pod
-from emulab.objects import EndpointSlice, HostPod, Namespace, Policy, Service, ServicePort, Tier, Workload
+from emulab.objects import EndpointSlice, HostPod, Namespace, Policy, Service, Tier, Workload
+from emulab.report.derived import ENDPOINTS, endpoints_cells, endpoints_manifest, few, slices
 from emulab.selector import Every, Everything, In, Selector
 
 _HEADINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -27,10 +27,8 @@ _HEADINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Tier": (("NAME", "ORDER", "DEFAULT-ACTION"), ()),
 }
 _CALICO = (("NAME", "TIER", "ORDER"), ("SELECTOR", "TYPES"))
-_MOST_ENDPOINTS = 3  # that a table shows, as kubectl's does
 
 
-ENDPOINTS = Kind("v1", "Endpoints", "endpoints", ("ep",), lambda: object, lambda _: None)
 DERIVED = {word: ENDPOINTS for word in ENDPOINTS.words}  # what can be looked at only
 
 
@@ -48,9 +46,12 @@ def items(cluster: Cluster, kind: Kind) -> list[dict[str, Any]]:
     if kind is ENDPOINTS:
         services = [one for one in topology.objects.services if one.kind != "ExternalName"]
         return [
-            _item(kind, one.namespace, one.name, _endpoints(cluster, one), _endpoints_manifest(cluster, one)) for one in services
+            _item(kind, one.namespace, one.name, endpoints_cells(cluster, one), endpoints_manifest(cluster, one))
+            for one in services
         ]
-    return [
+    made = slices(cluster, kind) if kind.name == "EndpointSlice" else ()
+    derived = [_item(kind, service.namespace, row["NAME"], row, shown) for service, row, shown in made]
+    return derived + [
         _item(kind, getattr(value, "namespace", ""), value.name, cells(cluster, value), manifest(cluster, kind, value))
         for value in showing.values(topology, kind)
     ]
@@ -185,57 +186,11 @@ def _service(_: Cluster, one: Service) -> dict[str, str]:
     }
 
 
-_ANY_PORT = ServicePort("", "tcp", 0, 0)  # where a headless Service has none
-
-
-def endpoint_texts(cluster: Cluster, service: Service) -> list[str]:
-    """``10.1.1.2:8080`` for every ready endpoint and port, in the Service's first family."""
-    found = []
-    for port in service.ports or (_ANY_PORT,):
-        for one in Backends(cluster).of(service, port):
-            if one.ready and one.address.version == service.families[0]:
-                address = f"[{one.address}]" if one.address.version == 6 and port.port else str(one.address)
-                found.append(f"{address}:{one.port}" if port.port else address)
-    return found
-
-
-def _endpoints(cluster: Cluster, service: Service) -> dict[str, str]:
-    return {"NAME": service.name, "ENDPOINTS": _few(endpoint_texts(cluster, service))}
-
-
-def _few(texts: list[str]) -> str:
-    more = f" + {len(texts) - _MOST_ENDPOINTS} more..." if len(texts) > _MOST_ENDPOINTS else ""
-    return ",".join(texts[:_MOST_ENDPOINTS]) + more if texts else "<none>"
-
-
-def _endpoints_manifest(cluster: Cluster, service: Service) -> dict[str, Any]:
-    """As the Endpoints controller has it, but for a subset per port."""
-    subsets = []
-    for port in service.ports or (_ANY_PORT,):
-        by_number: dict[int, dict[str, Any]] = {}
-        for one in Backends(cluster).of(service, port):
-            if one.address.version != service.families[0]:
-                continue
-            subset = by_number.setdefault(one.port, {})
-            namespace, _, pod = one.pod.rpartition("/")
-            entry: dict[str, Any] = {"ip": str(one.address), **({"nodeName": one.node} if one.node else {})}
-            if pod:
-                entry["targetRef"] = {"kind": "Pod", "namespace": namespace, "name": pod}
-            subset.setdefault("addresses" if one.ready else "notReadyAddresses", []).append(entry)
-        for number, subset in by_number.items():
-            if number:
-                named = {"name": port.name} if port.name else {}
-                subset["ports"] = [{**named, "port": number, "protocol": port.protocol.upper()}]
-            subsets.append(subset)
-    metadata = {"name": service.name, "namespace": service.namespace}
-    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets}
-
-
 def _slice(_: Cluster, one: EndpointSlice) -> dict[str, str]:
     addresses = [str(address) for given, _, _ in one.endpoints for address in given]
     family = next((address.version for given, _, _ in one.endpoints for address in given), 4)
     ports = ",".join(str(number) for _, _, number in one.ports) or "<unset>"
-    return {"NAME": one.name, "ADDRESSTYPE": f"IPv{family}", "PORTS": ports, "ENDPOINTS": _few(addresses)}
+    return {"NAME": one.name, "ADDRESSTYPE": f"IPv{family}", "PORTS": ports, "ENDPOINTS": few(addresses)}
 
 
 def _policy(_: Cluster, one: Policy) -> dict[str, str]:

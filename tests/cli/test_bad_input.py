@@ -78,6 +78,26 @@ FILES = [
     (PLAIN.replace("pods: 1", "pods: -1", 1), "topology.yaml:3:", "-1"),
 ]
 
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n"
+MANIFESTS: dict[str, tuple[str | bytes, str]] = {
+    "binary": (b"\x7fELF\xff\x00", "m.yaml: cannot read the manifest: it is not UTF-8 text"),
+    "too big": ("#" * (5 << 20), "m.yaml: more than 3 MiB"),
+    "bomb": (BOMB, "m.yaml:1: its aliases stand for"),
+    "empty": ("", "m.yaml: no objects in it"),
+    "field": (POD.replace("spec", "spek"), "m.yaml:4: document 1, Pod default/p: spek: unknown field (did you mean 'spec'?)"),
+    "node": (
+        POD.replace("{containers", "{nodeName: x, containers"),
+        "m.yaml:4: document 1, Pod default/p: spec.nodeName: no node",
+    ),
+    "namespace": (
+        POD.replace("{name: p}", "{name: p, namespace: x}"),
+        'm.yaml:3: document 1, Pod x/p: metadata.namespace: namespaces "x" not',
+    ),
+}
+
 MODULES = [
     ("1 / 0\n", "plugin 'broken' raised ZeroDivisionError", "broken.py:1"),
     ("def f(:\n", "plugin 'broken'", "broken.py:1"),
@@ -133,6 +153,25 @@ def test_what_a_file_says(
     (tmp_path / "topology.yaml").write_text(content)
     said = complaint([command, str(tmp_path / "topology.yaml")], monkeypatch, capsys)
     assert [words for words in expected if words not in said] == [], said
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "up"])
+@pytest.mark.parametrize(("content", "told"), MANIFESTS.values(), ids=MANIFESTS)
+def test_what_a_manifest_says(
+    content: str | bytes,
+    told: str,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "m.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
+    assert told in complaint([command, "-f", str(tmp_path / "m.yaml")], monkeypatch, capsys)
+
+
+def test_where_there_is_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no manifest in this folder" in complaint(["plan", "-f", str(tmp_path)], monkeypatch, capsys)
+    assert "No such file" in complaint(["plan", "-f", str(tmp_path / "x.yaml")], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("case", MODULES, ids=lambda case: case[1])

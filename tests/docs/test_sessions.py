@@ -16,7 +16,7 @@ import pytest
 from emulab.kernel import syscalls
 
 DOCS = Path(__file__).parents[2] / "docs"
-SESSIONS = ("first-lab.md", "lost-packets.md", "../README.md")
+SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "../README.md")
 TIMES = (
     (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),
     (r"time=\d+(\.\d+)? ?m?s?", "time=T"),
@@ -100,7 +100,7 @@ def test_examples_for_programs_work(tmp_path: Path) -> None:
 
 
 def _prologue(folder: Path) -> str:
-    return f'sudo() {{ "$@"; }}\nemulab() {{ {sys.executable} -m emulab "$@"; }}\ncd {folder}\n'
+    return f'sudo() {{ "$@"; }}\nemulab() {{ {sys.executable} -m emulab "$@"; }}\ncd {folder}\nln -s {DOCS.parent}/examples .\n'
 
 
 def _own_run() -> None:

@@ -115,7 +115,15 @@ def test_a_shop_comes_and_goes(terminal: Terminal, typed) -> None:  # type: igno
     ]
     assert typed("get", "netpol", "shop/web", "-o", "name").out == "networkpolicy.networking.k8s.io/web\n"
     assert len(typed("get", "ep", "-n", "shop").out.splitlines()[1].split()[1].split(",")) == 3
-    for kind in ("ns", "deploy", "ds", "svc", "netpol", "nodes", "pods"):
+    assert typed("get", "endpointslices", "-n", "shop").out.splitlines()[1].split()[1:3] == ["IPv4", "80"]
+    assert [line.partition(" ")[0] for line in typed("get", "svc,netpol", "-n", "shop").out.splitlines()] == [
+        "NAME",
+        "web",
+        "",
+        "NAME",
+        "web",
+    ]
+    for kind in ("ns", "deploy", "ds", "svc", "endpointslices", "netpol", "nodes", "pods"):
         shown = typed("get", kind, "-o", "yaml").out
         told = typed("apply", "-f", "-", stdin=shown).out.splitlines()
         assert told and all(line.endswith(" unchanged") for line in told), told

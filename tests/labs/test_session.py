@@ -209,6 +209,10 @@ COMPLETED = {
     "plugins": ("emulab up --plugin fl", {"flannel"}),
     "topologies": ("emulab run two", {"two-racks"}),
     "faults": ("emulab fault inject one", {"one-way-loss"}),
+    "kinds": ("emulab get dep", {"deploy", "deployment", "deployment.apps", "deployments", "deployments.apps"}),
+    "kinds to delete": ("emulab delete ro", set()),
+    "objects": ("emulab describe ns kube-", {"kube-node-lease", "kube-public", "kube-system"}),
+    "nodes with routes": ("emulab get routes n", {"node-a", "node-b", "node-c"}),
 }
 
 

@@ -85,7 +85,8 @@ def test_a_table_of_what_holds() -> None:
         == """\
 weave on pair  1 policy
 
-from \\ to  db tcp/5432
+tcp/5432
+from \\ to  db
 web        ✓
 bare       ⊘
 
@@ -100,7 +101,8 @@ def test_a_table_of_what_does_not() -> None:
         == """\
 weave on pair  1 policy
 
-from \\ to  db tcp/5432
+tcp/5432
+from \\ to  db
 web        ✗
 bare       4⊘ 6‼
 
@@ -114,11 +116,18 @@ FAIL  2 of 3 checks are not as policies say"""
 
 
 def test_no_room_for_a_table() -> None:
-    columns = [Column("default/db", "tcp", port) for port in range(1000, 1100)]
+    columns = [Column(f"default/a-rather-long-name-{number}", "tcp", 80) for number in range(100)]
     wide = made(*(cell("default/web", LATE)._replace(column=column) for column in columns))
     assert "no room for a table" in text(wide)
     few = made(*(cell("default/web", LATE)._replace(column=column) for column in columns[:8]))
-    assert "  8: db tcp/1007" in text(few)
+    assert "8 a-rather-long-name-7" in text(few)
+
+
+def test_ports_that_look_alike_share_a_table() -> None:
+    ports = [Column("default/db", "tcp", port) for port in (80, 443)]
+    assert "tcp/80, tcp/443\nfrom" in text(made(*(cell("default/web", LATE)._replace(column=column) for column in ports)))
+    verdicts = zip(ports, (LATE, LOST), strict=True)
+    assert "tcp/80\nfrom" in text(made(*(cell("default/web", how)._replace(column=column) for column, how in verdicts)))
 
 
 def test_json() -> None:

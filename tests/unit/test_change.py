@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from emulab import change, registry
 from emulab.diff import diff, lines
 from emulab.errors import InputError
+from emulab.model import Pod
+from emulab.objects import Objects
 from emulab.planning import Design, design
+from emulab.state import RateLimit
 
 
 def designed(plugin: str = "flannel", topology: str = "flat", *settings: str) -> Design:
@@ -101,6 +105,35 @@ def test_fixed_addresses_and_labels() -> None:
     assert made.topology.pods[-1].labels == (("app", "web"),)
 
 
+def reshaped(made: Design, *more: Pod, **fields: object) -> Design:
+    """The first pod altered, and some more."""
+    first, *rest = made.topology.pods
+    return change.reshape(made, (replace(first, **fields), *rest, *more), made.topology.objects)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+def test_pods_come_and_go_at_once_and_the_others_keep_their_addresses(plugin: str) -> None:
+    before = designed(plugin)
+    fixed = Pod("f", "node-a", addresses=(ip_address("10.1.1.3" if plugin != "calico" else "10.1.1.9"),))
+    after = reshaped(before, Pod("x", "node-a"), fixed, Pod("y", "node-b"), labels=(("app", "web"),), ready=False)
+    assert addresses(after, "default/f")[0] == str(fixed.addresses[0]), "who asks for an address comes first"
+    assert all(addresses(after, pod.key) == addresses(before, pod.key) for pod in before.topology.pods)
+    assert after.topology.pods[0].labels == (("app", "web"),)
+    back = change.reshape(after, before.topology.pods, Objects())
+    assert back.desired == before.desired
+    assert change.reshape(before, before.topology.pods[1:], Objects()).topology.pods == before.topology.pods[1:]
+
+
+def test_rates_are_limits_at_both_ends() -> None:
+    for plugin in ("flannel", "calico", "weave"):
+        made = reshaped(designed(plugin), rates=(10**7, 5 * 10**6))
+        inside = [thing for thing in made.desired["default/a1"] if isinstance(thing, RateLimit)]
+        outside = [thing for thing in made.desired["node-a"] if isinstance(thing, RateLimit)]
+        assert inside == [RateLimit("eth0", 5 * 10**6)]
+        assert [limit.rate for limit in outside] == [10**7]
+        assert "tc qdisc add" in "\n".join(lines(diff(designed(plugin).desired, made.desired), made.places)["node-a"])
+
+
 REFUSED: dict[str, tuple[Callable[[Design], Design], str]] = {
     "pod twice": (lambda d: change.add_pod(d, "a1", "node-a"), "there is a pod 'default/a1' already"),
     "no node": (lambda d: change.add_pod(d, "x", "node-z"), "no node 'node-z'"),
@@ -109,6 +142,13 @@ REFUSED: dict[str, tuple[Callable[[Design], Design], str]] = {
     "elsewhere": (lambda d: change.add_pod(d, "x", "node-a", [ip_address("10.1.2.9")]), "not in node node-a's lease"),
     "outside": (lambda d: change.add_pod(d, "x", "node-a", [ip_address("9.9.9.9")]), "outside the pod CIDRs"),
     "stopped": (lambda d: change.add_pod(change.switch_node(d, "node-a", False), "x", "node-a"), "node node-a is stopped"),
+    "moves": (lambda d: reshaped(d, node="node-b"), "pod default/a1 is on node-a with 10.1.1.1, .*, and there it stays"),
+    "other address": (lambda d: reshaped(d, addresses=(ip_address("10.1.1.77"),)), "and there it stays: delete it first"),
+    "new on a stopped node": (
+        lambda d: reshaped(change.switch_node(d, "node-b", False), Pod("x", "node-b")),
+        "node node-b is stopped",
+    ),
+    "two of a name": (lambda d: reshaped(d, Pod("a2", "node-a")), "there are two pods 'default/a2'"),
     "node twice": (lambda d: change.add_node(d, "node-a"), "there is a node 'node-a' already"),
     "reserved": (lambda d: change.add_node(d, "gateway"), "is a name of the underlay"),
     "no segment": (lambda d: change.add_node(d, "x", "wan"), "no segment 'wan'"),

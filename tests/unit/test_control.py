@@ -42,6 +42,8 @@ def test_messages_and_descriptors_arrive() -> None:
     assert len(there.descriptors) == 1
     os.close(null)
     there.close()
+    with pytest.raises(InputError, match="more than 1 MiB in one request"):
+        here.send({"x": "y" * (1 << 20)}, most=1 << 20)
     with pytest.raises(OSError):
         here.send({"x": "y" * 100_000})
     here.close()

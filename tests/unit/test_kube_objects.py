@@ -530,3 +530,13 @@ def test_words_for_kinds() -> None:
     assert known()["networkpolicies.networking.k8s.io"].title("web") == "networkpolicy.networking.k8s.io/web"
     with pytest.raises(InputError, match=r"the server doesn't have a resource type 'svcs' \(did you mean 'svc'\?\)"):
         kind("svcs")
+
+
+def test_slices_of_the_controller_are_left_alone() -> None:
+    text = (
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: s\n  labels:\n"
+        "    kubernetes.io/service-name: web\n    endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io\n"
+        "addressType: IPv4\nendpoints: [{addresses: [10.1.1.1]}]\n"
+    )
+    found = applied(empty(), read(text, "x.yaml"))
+    assert (found.objects.slices, found.results) == ((), (("endpointslice.discovery.k8s.io/s", "unchanged"),))

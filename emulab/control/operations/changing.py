@@ -172,5 +172,7 @@ def _node(live: LiveLab, name: str) -> str:
 def _pod(live: LiveLab, name: str) -> str:
     key = resolve(live.lab.cluster, name, others=False)
     if "/" not in key:
+        if name != key:
+            raise InputError(f"{name} lives in the network of {key}: emulab delete pod {name}")
         raise InputError(f"{name} is a node: a pod expected")
     return key
