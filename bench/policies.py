@@ -67,7 +67,8 @@ def main() -> int:
         wrong += len(found["wrong"])
         rate = found["cases"] / found["seconds"]
         print(
-            f"{plugin}: {found['cases']:,} cases, {found['checks']:,} checks, {len(found['wrong'])} cases wrong, {len(found['skipped'])} not judged; "
+            f"{plugin}: {found['cases']:,} cases, {found['checks']:,} checks, {len(found['wrong'])} cases wrong, "
+            f"{len(found['skipped'])} not judged; "
             f"{found['seconds']:.0f} s, {rate:.1f} cases/s, {found['checks'] / found['seconds']:,.0f} checks/s"
         )
     return 1 if wrong else 0
