@@ -16,7 +16,7 @@ from emulab.dataplane import DataPlane
 from emulab.diff import alteration, removal
 from emulab.drift import Deviation, Foreign, Found
 from emulab.model import Cluster
-from emulab.packet import FlowResult, Kind
+from emulab.packet import Finding, FlowResult, Kind
 from emulab.result import RunResult
 from emulab.scene import Scene
 from emulab.state import NftTable, State
@@ -62,7 +62,7 @@ def diagnose(
     found = [_from(scene, cause, lost) for cause in _causes(scene, deviations)]
     if not found:
         found += _unexplained([packet for packet in lost if not packet.reason])
-    return found + _by_design([packet for packet in lost if packet.reason])
+    return found + _by_design([packet for packet in lost if packet.reason]) + (_unenforced(result) if result else [])
 
 
 def _causes(scene: Scene, deviations: Sequence[Deviation]) -> Iterator[Cause]:
@@ -88,13 +88,19 @@ class _Lost:
 
 
 def _lost(scene: Scene, result: RunResult) -> list[_Lost]:
-    lost = [_flow(scene, judged) for judged in result.bad()]
+    lost = [_flow(scene, judged) for judged in result.bad() if not _is_unenforced(judged.findings[0])]
     for measured in result.mtu:
         if measured.findings:
             reason = by_design(scene, measured.source, measured.destination, measured.family)
             words = f"{measured.findings[0].place} IPv{measured.family}: {measured.findings[0]}"
             lost.append(_packet(scene, measured.source, measured.destination, measured.source, words, reason))
-    return lost + [_Lost(frozenset(), frozenset(), f.place.partition(":")[0], str(f), "") for f in result.findings]
+    others = (finding for finding in result.findings if not _is_unenforced(finding))
+    return lost + [_Lost(frozenset(), frozenset(), f.place.partition(":")[0], str(f), "") for f in others]
+
+
+def _is_unenforced(finding: Finding) -> bool:
+    """Whether it says that a policy is not enforced, by design: of a flow by its rule, of the cluster by itself."""
+    return finding.field == "policy" and (finding.rule is not None or finding.before == "enforced")
 
 
 def _flow(scene: Scene, judged: FlowResult) -> _Lost:
@@ -201,4 +207,21 @@ def _by_design(lost: Sequence[_Lost]) -> list[Diagnosis]:
         repair = f"emulab {command}" if command else "choose another plugin or option"
         where = " and ".join(sorted(some[0].nodes))
         found.append(Diagnosis("by-design", where, words, tuple(p.words for p in some[:2]), repair))
+    return found
+
+
+def _unenforced(result: RunResult) -> list[Diagnosis]:
+    """The policies that this data plane does not enforce."""
+    policies: dict[str, list[str]] = {}
+    for finding in result.findings:
+        if _is_unenforced(finding):
+            policies.setdefault(finding.after, []).append(finding.place)
+    through = [judged for judged in result.bad() if _is_unenforced(judged.findings[0])] if policies else []
+    found = []
+    for reason, names in policies.items():
+        some = [judged for judged in through if judged.findings[0].rule == reason]
+        words = f"not a fault, {len(some)} flows pass although policies deny them: {reason}"
+        evidence = tuple(f"{judged.flow}: {judged.findings[0]}" for judged in some[:2])
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        found.append(Diagnosis("by-design", f"policy {names[0]}{more}", words, evidence, "choose another plugin"))
     return found

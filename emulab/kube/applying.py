@@ -18,11 +18,9 @@ from emulab.kube.nodes import topology as topology_of
 from emulab.kube.placing import on_a_node, with_pods
 from emulab.kube.pods import Asked
 from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME
-from emulab.kube.system import converged
+from emulab.kube.system import SYSTEM_NAMESPACES, converged, namespaces
 from emulab.model import Node, Pod, Topology
 from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
-
-SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 class Applied(NamedTuple):
@@ -105,15 +103,6 @@ def _once(documents: Iterable[Document]) -> None:
             first = seen[document.key]
             document.fail((), f"the same object is in {first.raw.file}:{first.raw.line(first.trail)}")
         seen[document.key] = document
-
-
-def namespaces(topology: Topology) -> dict[str, Namespace]:
-    """All namespaces: the system's own, those declared, and those implied by what is in them."""
-    objects = topology.objects
-    there: list[Any] = [*topology.pods, *objects.host_pods, *objects.workloads, *objects.services, *objects.slices]
-    names = {one.namespace for one in [*there, *objects.policies] if one.namespace}
-    names |= {*SYSTEM_NAMESPACES, *(one.name for one in objects.namespaces)}
-    return {name: objects.namespace(name) for name in sorted(names)}
 
 
 def _check_namespaces(topology: Topology, documents: Iterable[Document]) -> None:

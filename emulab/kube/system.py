@@ -1,4 +1,4 @@
-"""What controllers make of a cluster, and what it has of its own as soon as it has a Service: DNS.  Pure.
+"""What controllers make of a cluster, and what it has of its own: namespaces and, as soon as it has a Service, DNS.  Pure.
 
 As kubeadm installs it (kubernetes/cmd/kubeadm/app/phases/addons/dns/manifests.go), but as one pod instead of a Deployment:
 Service ``kube-dns`` at the tenth address of the Services' range, and a pod ``coredns``, both in ``kube-system``.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emulab.errors import InputError
 from emulab.kube.scheduling import reconciled
 from emulab.model import Pod, Topology
-from emulab.objects import SERVICE_CIDRS, ContainerPort, Objects, Service, ServicePort
+from emulab.objects import SERVICE_CIDRS, ContainerPort, Namespace, Objects, Service, ServicePort
 from emulab.selector import In
 from emulab.zone import NAMESPACE, SERVER, SERVER_LABEL, SERVICE
 
+SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _TENTH = 10
 _PORTS = (
     ContainerPort(53, "udp", "dns"),
@@ -41,6 +42,15 @@ def converged(topology: Topology, avoid: Collection[str] = ()) -> Placed:
     placed = reconciled(topology, avoid)
     pods, objects = with_dns(topology, placed.pods, replace(topology.objects, host_pods=placed.host_pods))
     return Placed(pods, objects, placed.missing)
+
+
+def namespaces(topology: Topology) -> dict[str, Namespace]:
+    """All namespaces: the system's own, those declared, and those implied by what is in them."""
+    objects = topology.objects
+    there: list[Any] = [*topology.pods, *objects.host_pods, *objects.workloads, *objects.services, *objects.slices]
+    names = {one.namespace for one in [*there, *objects.policies] if one.namespace}
+    names |= {*SYSTEM_NAMESPACES, *(one.name for one in objects.namespaces)}
+    return {name: objects.namespace(name) for name in sorted(names)}
 
 
 def with_dns(topology: Topology, pods: tuple[Pod, ...], objects: Objects) -> tuple[tuple[Pod, ...], Objects]:
