@@ -154,7 +154,7 @@ def test_pods_still_meet_untranslated(plugin: str, in_lab: Callable[..., Any]) -
     """All of them talk to each other while they talk to Services, and no kernel has translated anything between two pods."""
 
     def check(lab: Lab) -> Any:
-        usual = Probing(protocols=("udp", "tcp"), nodes=False, outside=False, mtu=False)
+        usual = Probing(protocols=("udp", "tcp"), nodes=False, outside=False, services=False, mtu=False)
         with closing(conntrack.Watch(lab.namespaces, ["node-a", "node-b", "node-c"])) as watch:
             tally(lab.namespaces, "default/a1", WEB, 80, 20)  # Weave's second bridge must not take them for other connections
             result = lab.verify(usual)
