@@ -9,6 +9,7 @@ from dataclasses import replace
 from emulab.kernel import nftables
 from emulab.kernel.conntrack import Entry, Tuple
 from emulab.kernel.namespaces import Namespaces
+from emulab.kubeproxy.ports import SHARED
 from emulab.packet import PROTOCOL_NUMBERS, Finding, Flow, Kind, Verdict, text
 from emulab.result import RunResult
 
@@ -109,5 +110,7 @@ class _Rules:
         """The rules that lead from this Service to where the connection was led."""
         there = {f"{entry.reply.source} . {entry.reply.sport}", f"{entry.reply.source}:{entry.reply.sport}"}
         there |= {f"[{entry.reply.source}]:{entry.reply.sport}"}
-        rules = self._services.get(f"{flow.destination.removeprefix('svc/')}/{flow.protocol}", ())
+        rules = self._services.get(f"{flow.destination.removeprefix('svc/')}/{flow.protocol}", [])
+        if len(rules) == 1 and f" map @{SHARED}-" in rules[0]:
+            return rules
         return [rule for rule in rules if any(re.search(rf"(^| ){re.escape(one)}(,| |$)", rule) for one in there)]

@@ -198,19 +198,19 @@ def relabel(design: Design, labels: Mapping[str, Labels]) -> Design:
 
 
 def settled(design: Design, avoid: Collection[str] = ()) -> Design:
-    """What the workloads' controllers make of it: pods where some are missing, and none on nodes that have left.
+    """What the controllers make of it: pods where some are missing, none on nodes that have left, and cluster DNS.
 
     ``avoid``: the keys of pods that have just been deleted.
     """
-    topology = design.topology
-    if not topology.objects.workloads and not topology.objects.host_pods:
+    topology, objects = design.topology, design.topology.objects
+    if not objects.workloads and not objects.host_pods and not objects.services:
         return design
-    from emulab.kube.scheduling import reconciled
+    from emulab.kube.system import converged
 
-    placed = reconciled(topology, avoid)
-    if (placed.pods, placed.host_pods) == (topology.pods, topology.objects.host_pods):
+    placed = converged(topology, avoid)
+    if (placed.pods, placed.objects) == (topology.pods, objects):
         return design
-    return reshape(design, placed.pods, replace(topology.objects, host_pods=placed.host_pods))
+    return reshape(design, placed.pods, placed.objects)
 
 
 def _stays(endpoint: Endpoint, pod: Pod) -> bool:

@@ -150,7 +150,7 @@ def routed(cluster: Cluster, node: str, *, host_end: Callable[[Endpoint], str], 
     state: dict[str, tuple[KernelObject, ...]] = {}
     for endpoint in cluster.endpoints_on(node):
         pair = _pair(endpoint, host_end(endpoint), mtu, CALICO_MAC)
-        at_home, state[endpoint.key] = _routed(pair, endpoint.addresses)
+        at_home, state[endpoint.key] = _routed(pair, endpoint.addresses, endpoint.pod.rates)
         here += at_home
     if here:
         state[node] = tuple(here)
@@ -158,13 +158,15 @@ def routed(cluster: Cluster, node: str, *, host_end: Callable[[Endpoint], str], 
 
 
 @lru_cache(maxsize=1 << 14)
-def _routed(pair: Veth, addresses: tuple[IPAddress, ...]) -> tuple[tuple[KernelObject, ...], tuple[KernelObject, ...]]:
+def _routed(
+    pair: Veth, addresses: tuple[IPAddress, ...], rates: tuple[int, int]
+) -> tuple[tuple[KernelObject, ...], tuple[KernelObject, ...]]:
     """What one pod needs on its node, and in its own namespace.  Most pods are the same in the next plan."""
     here: list[KernelObject] = [pair]
-    there: list[KernelObject] = [Up("lo"), *_in_pod(addresses), Up("eth0")]
+    there: list[KernelObject] = [Up("lo"), *_in_pod(addresses), Up("eth0"), *_limit("eth0", rates[1])]
     for address in addresses:
         here += _proxy_sysctls(pair.name, address.version)
-    here.append(Up(pair.name))
+    here += [Up(pair.name), *_limit(pair.name, rates[0])]
     for address in addresses:
         here.append(Route(host_network(address), pair.name, link_scope=address.version == 4))
         if address.version == 4:

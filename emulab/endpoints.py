@@ -6,7 +6,7 @@ it, but is not ready: the node controller says so once the kubelet is silent (pk
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ class Backends:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._chosen: dict[tuple[str, Selector], tuple[Endpoint | HostPod, ...]] = {}
+        self._found: dict[tuple[object, ...], list[Backend]] = {}
 
     @cached_property
     def _pods(self) -> dict[str, list[tuple[Endpoint | HostPod, dict[str, str]]]]:
@@ -53,12 +54,17 @@ class Backends:
             self._chosen[key] = tuple(pod for pod, labels in candidates if selector.matches(labels))
         return self._chosen[key]
 
-    def of(self, service: Service, port: ServicePort) -> list[Backend]:
+    def of(self, service: Service, port: ServicePort) -> Sequence[Backend]:
         """Ready and unready ones, of the Service's families, in the order of the cluster's pods and then of the slices.
 
         A pod that does not declare a port of the name that ``port`` asks for, with its protocol, is not among them.
         """
-        return [one for one in self._all(service, port) if one.address.version in service.families]
+        alike: tuple[object, ...] = (service.key, port)
+        if service.key not in self._slices:
+            alike = (service.namespace, service.selector, service.families, service.publish_not_ready, port.protocol, port.target)
+        if alike not in self._found:
+            self._found[alike] = [one for one in self._all(service, port) if one.address.version in service.families]
+        return self._found[alike]
 
     def _all(self, service: Service, port: ServicePort) -> Iterator[Backend]:
         off = self._cluster.topology.off
@@ -93,7 +99,7 @@ class Backends:
 
 def endpoints(cluster: Cluster, service: Service, port: ServicePort) -> list[Backend]:
     """The endpoints of one port of one Service: `Backends.of`."""
-    return Backends(cluster).of(service, port)
+    return list(Backends(cluster).of(service, port))
 
 
 def _number(port: ServicePort, declared: tuple[ContainerPort, ...]) -> int | None:

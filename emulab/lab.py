@@ -90,7 +90,7 @@ class Lab:
                 self.namespaces.name_pods(node.name, pods)
         with self.phase("data plane"):
             applier.add(self.namespaces, self.plan)
-            self.wait_until_up()
+            self.wait_until_up({**_switched_on(self.design.desired), **_switched_on(self.design.desired, pods=True)})
         self.responder.follow(self.namespaces, self.cluster)
 
     def change(self, after: Design) -> Diff:
@@ -114,7 +114,8 @@ class Lab:
         underlay.follow(self.network, after.topology, self.namespaces)
         self._forget_flows(before)
         self._relearn(changes)
-        self.wait_until_up(_both_ends(after.desired, _switched_on(changes.add)))
+        pods = _switched_on({name: after.desired[name] for name in changes.new}, pods=True)
+        self.wait_until_up({**_both_ends(after.desired, _switched_on(changes.add)), **pods})
         self.responder.follow(self.namespaces, after.cluster)
         if SWITCHES in changes.touched:  # whoever asked for a MAC when nobody could answer would wait for seconds
             for name in self.namespaces:
@@ -256,7 +257,7 @@ class Lab:
 
 
 def _both_ends(desired: State, devices: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """``devices``, and those at the other end of their pairs, but in pods: those come up with their node's."""
+    """``devices``, and those at the other end of their pairs, but in pods."""
     found = {namespace: set(names) for namespace, names in devices.items()}
     for namespace, names in devices.items():
         for thing in desired[namespace]:
@@ -265,10 +266,10 @@ def _both_ends(desired: State, devices: Mapping[str, set[str]]) -> dict[str, set
     return found
 
 
-def _switched_on(state: State) -> dict[str, set[str]]:
-    """The devices that ``state`` switches on, by namespace: in a pod the other end of its node's."""
+def _switched_on(state: State, pods: bool = False) -> dict[str, set[str]]:
+    """The devices that ``state`` switches on, by namespace, of nodes and the underlay, or of pods."""
     return {
         namespace: {thing.device for thing in objects if isinstance(thing, Up)}
         for namespace, objects in state.items()
-        if "/" not in namespace
+        if ("/" in namespace) == pods
     }

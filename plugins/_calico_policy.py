@@ -111,8 +111,8 @@ class Policies:
                     yield f"meta mark & {PASS:#010x} == 0x00000000 jump {chain_name(policy, direction)}"
                     yield f'meta mark & {ACCEPT:#010x} == {ACCEPT:#010x} return comment "Return if policy accepted"'
             if self._tiers[name].default_action != "pass":
-                comment = f"End of tier {name}. Drop if no policies passed packet"
-                yield f'meta mark & {PASS:#010x} == 0x00000000 counter drop comment "{comment}"'
+                end = f"End of tier {name}. Drop if no policies passed packet"
+                yield f'meta mark & {PASS:#010x} == 0x00000000 counter drop comment "{end}"'
 
     def _chain(self, number: int, direction: str, family: int) -> Chain:
         key = (number, direction, family)

@@ -253,24 +253,24 @@ def _between(
 
 
 @lru_cache(maxsize=32)
-def _static(family: int, tunnels: bool, port: int) -> list[Chain]:
+def _static(family: int, tunnels: bool, port: int) -> tuple[Chain, ...]:
     return _chains(
         IP[family], _filled(RULES, "?" * tunnels + "6" * (family == 6), ip=IP[family], v=family, port=port, device=DEVICE[family])
     )
 
 
 @lru_cache(maxsize=32)
-def _dispatch(ip: str, way: str) -> list[Chain]:
+def _dispatch(ip: str, way: str) -> tuple[Chain, ...]:
     return _chains(ip, _filled(DISPATCH, way=way, end={"from": "iifname", "to": "oifname"}[way]))
 
 
 @lru_cache(maxsize=1 << 10)
-def _profile(ip: str, profile: str) -> list[Chain]:
+def _profile(ip: str, profile: str) -> tuple[Chain, ...]:
     return _chains(ip, _filled(PROFILE_RULES, profile=profile))
 
 
 @lru_cache(maxsize=1 << 14)
-def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tuple[str, ...]) -> list[Chain]:
+def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tuple[str, ...]) -> tuple[Chain, ...]:
     """A pod's chain; ``steps`` are what policies make of it."""
     chain = f"filter-cali-{way[0]}w-{device}"
     policed = (f"{chain} {step}" for step in steps)
@@ -284,13 +284,13 @@ def _workload(ip: str, way: str, device: str, port: int, profile: str, steps: tu
     )
 
 
-def _chains(ip: str, rules: Iterable[str]) -> list[Chain]:
+def _chains(ip: str, rules: Iterable[str]) -> tuple[Chain, ...]:
     """Chains from rules that begin with the name of theirs."""
     found: dict[str, list[str]] = {}
     for rule in rules:
         found.setdefault(rule.partition(" ")[0], []).append(f"add rule {ip} calico {rule}")
     hooks = {chain: f" {{ type {hook} ; }}" for chain, hook in BASE_CHAINS.items()}
-    return [Chain(f"add chain {ip} calico {name}{hooks.get(name, '')}", tuple(said)) for name, said in found.items()]
+    return tuple(Chain(f"add chain {ip} calico {name}{hooks.get(name, '')}", tuple(said)) for name, said in found.items())
 
 
 def _filled(template: str, marks: str = "", **values: object) -> Iterator[str]:

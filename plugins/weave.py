@@ -104,7 +104,7 @@ class Weave(DataPlane):
         return room_for(topology, OVERHEAD[topology.outer_family(4)], self.mtu, minimum_mtu(topology))
 
     def _node(self, cluster: Cluster, node: str, datapath: tuple[KernelObject, ...], npc: WeaveNpc) -> State:
-        topology = cluster.topology
+        topology, in_pod = cluster.topology, tuple(_in_pod(cluster, node))
         pods = bridged(
             cluster,
             node,
@@ -113,7 +113,7 @@ class Weave(DataPlane):
             host_end=lambda endpoint: f"vethwepl{endpoint.digest(7)}",
             mtu=self._mtu(topology),
             prefix=lambda address: cluster.pod_cidr(address.version).prefixlen,
-            pod_routes=lambda _: _in_pod(cluster, node),
+            pod_routes=lambda _: iter(in_pod),
             always=True,
         )
         tables = (_table(cluster, node, family, npc) for family in topology.families)
@@ -150,11 +150,11 @@ def _datapath(topology: Topology, node: str, mtu: int, port: int) -> Iterator[Ke
 
 
 def _untracked(family: int) -> NftTable:
-    """No netfilter sees what is in an OVS datapath.
+    """No netfilter sees what is in an OVS datapath; but it sees what crosses a bridge.
 
-    A bridge shows it.  There, what a Service has translated would be a second connection with the answers of the first, and
-    get another source port to tell them apart; and what weave-npc drops later would be a connection already, to which its
-    receiver could answer.
+    To track connections there, too, would make a second one of what a Service has translated, with the answers of the first,
+    which gets another source port to tell them apart; would let a receiver answer to what weave-npc drops on its way to it;
+    and would end a connection (nf_conntrack_proto_tcp.c) before the reset that ends it comes to weave-npc, which drops it.
     """
     chain = "prerouting { type filter hook prerouting priority raw ; }"
     return NftTable.of({4: "ip", 6: "ip6"}[family], "datapath", {chain: ('iifname "datapath" notrack',)})
@@ -220,8 +220,9 @@ def _in_pod(cluster: Cluster, node: str) -> Iterator[KernelObject]:
         yield Route(EVERYWHERE[gateway.version], "eth0", gateway)
 
 
-def _arp_cache(device: str) -> Iterator[KernelObject]:
-    yield from (Sysctl(f"net.ipv4.neigh.{device}.{key}", str(value)) for key, value in ARP_CACHE.items())
+@lru_cache(maxsize=2)
+def _arp_cache(device: str) -> tuple[KernelObject, ...]:
+    return tuple(Sysctl(f"net.ipv4.neigh.{device}.{key}", str(value)) for key, value in ARP_CACHE.items())
 
 
 def _table(cluster: Cluster, node: str, family: int, npc: WeaveNpc) -> NftTable:

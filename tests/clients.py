@@ -48,9 +48,9 @@ def passed(lab: Lab, wanted: Iterable[Way] = CHECKS) -> set[tuple[Way, int]]:
 
 
 def sources(lab: Lab, port: str = "tcp/80") -> str:
-    """Who reaches web."""
+    """Who reaches web, in all families of whom it has."""
     good = passed(lab, [way for way in TO_WEB if way[2] == port])
-    return " ".join(dict.fromkeys(way[0] for way, _ in sorted(good)))
+    return " ".join(way[0] for way, family in sorted(good) if family == 4 and (way, 6) in good)
 
 
 def policy(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
-
-# An ordinary user may not be able to read this interpreter's folders.
-import scapy.layers.inet
-import scapy.layers.inet6  # noqa: F401
 
 from emulab import registry
 from emulab.kernel.namespaces import entered
@@ -17,6 +14,9 @@ from emulab.lab import Lab
 from emulab.model import Pod
 from emulab.objects import ContainerPort, Objects
 from emulab.planning import design
+
+for _module in ("scapy.layers.inet", "scapy.layers.inet6", "emulab.report.ports", "emulab.report.probe"):
+    importlib.import_module(_module)  # an ordinary user may not be able to read this interpreter's folders
 
 PORTS = tuple(ContainerPort(number, protocol) for protocol in ("tcp", "udp", "sctp") for number in (80, 8080))
 

@@ -20,6 +20,9 @@ def command(target: str, arguments: tuple[str, ...], stdin: bool, tty: bool, lab
 
     Exit code: the command's; 128 + N if signal N ended it, 127 if there is no such command, 126 if it cannot be run.
 
+    At ports that a pod's manifest declares, something answers already; for a server of your own at such a port, let it go first:
+    emulab label pod web-1 emulab.io/responder=off
+
     \b
     Examples:
       emulab exec a1 -- ping -c 3 10.1.3.1

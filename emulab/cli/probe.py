@@ -35,19 +35,16 @@ def command(format_: str, lab: str | None, all_ports: bool, **wanted: Any) -> in
       emulab probe --all-ports
       emulab probe --all-ports --from a1 --protocol tcp --format json
     """
+    context = click.get_current_context()
+    if not all_ports and "sctp" in wanted["protocols"]:
+        raise click.UsageError("--protocol sctp goes with --all-ports")
+    if all_ports:
+        for name in _ONE_PORT:
+            if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                raise click.UsageError(f"--{name} does not go with --all-ports")
+            del wanted[name]
+    do, text = ("ports", "text") if all_ports else ("verify", "table")
     with connect(lab) as client:
-        if all_ports:
-            context = click.get_current_context()
-            for name in _ONE_PORT:
-                if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-                    raise click.UsageError(f"--{name} does not go with --all-ports")
-            wanted = {name: value for name, value in wanted.items() if name not in _ONE_PORT}
-            found = ask(client, wanted, "ports", report="probe" if format_ == "json" else "text", columns=columns())
-            click.echo(found["report"], nl=False)
-            return 0
-        if "sctp" in wanted["protocols"]:
-            raise click.UsageError("--protocol sctp goes with --all-ports")
-        report = "probe" if format_ == "json" else "table"
-        answer = ask(client, wanted, report=report, columns=columns())
+        answer = ask(client, wanted, do, report="probe" if format_ == "json" else text, columns=columns())
     click.echo(answer["report"], nl=False)
     return 0

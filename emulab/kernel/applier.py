@@ -14,7 +14,6 @@ import struct
 import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 
 from emulab.diff import Changes, Diff, altered_attributes, removal
 from emulab.errors import KernelError, MachineError
@@ -38,7 +37,6 @@ from emulab.state import (
     shell_lines,
 )
 
-_TRANSACTION = 200  # kilobytes, about one per nft command: an ordinary user's socket buffer does not hold much more
 _MODULES = {Vxlan: "vxlan", Bridge: "bridge", Veth: "veth"}
 
 
@@ -78,7 +76,7 @@ def change(namespaces: Namespaces, changes: Changes) -> None:
 def _alter_tables(here: Namespace, pairs: Sequence[tuple[NftTable, NftTable]]) -> None:
     """All in one transaction where it fits: the next one in a namespace would wait until what the first took away is freed."""
     commands = [command for before, after in pairs for command in delta(before, after)]
-    for some in transactions(commands, _room()):
+    for some in transactions(commands, nftables.room()):
         _nft(here, [after for _, after in pairs], "\n".join(some))
 
 
@@ -201,7 +199,7 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
         elif isinstance(thing, NftTable):
             commands = (f"add table {thing.family} {thing.name}", *thing.rules)
             # In one transaction where it fits: each commit waits for an RCU grace period.
-            for some in transactions(commands, _room()):
+            for some in transactions(commands, nftables.room()):
                 _nft(namespace, [thing], "\n".join(some))
         elif isinstance(thing, Offload):
             _set_offload(thing)
@@ -209,18 +207,6 @@ def _set(namespace: Namespace, thing: KernelObject) -> None:
             _shape(thing)
     except OSError as error:
         raise KernelError(namespace.name, shell_lines([thing])[0], error.strerror or str(error)) from None
-
-
-@lru_cache(maxsize=1)
-def _in_user_namespace() -> bool:
-    """Whether this is an ordinary user's sandbox, whose root is not the machine's."""
-    with open("/proc/self/uid_map") as mapping:
-        return mapping.read().split()[1:] != ["0", "4294967295"]
-
-
-def _room() -> int | None:
-    """How much of nft's commands one transaction holds (`transactions`)."""
-    return _TRANSACTION if _in_user_namespace() else None
 
 
 def _nft(namespace: Namespace, tables: Iterable[NftTable], commands: str) -> None:

@@ -14,9 +14,9 @@ from emulab.drift import Listing
 from emulab.kernel import nftables, syscalls
 from emulab.kernel.namespaces import Namespace, Namespaces, entered, returning
 from emulab.kernel.netlink import NetlinkSocket
+from emulab.nft_delta import transactions
 from emulab.state import NftTable, State
 
-_TRANSACTION = 200  # commands: an ordinary user's socket buffer does not hold much more
 _AT_ONCE = 1500  # commands in one namespace: the library reads back all that is there before each transaction
 _NETLINK_NETFILTER = 12
 _NFT_MSG_GETTABLE = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES in linux/netfilter/nfnetlink.h, the message in nf_tables.h
@@ -90,8 +90,8 @@ def _as_planned(wanted: list[NftTable]) -> dict[NftTable, str]:
         syscalls.unshare(syscalls.CLONE_NEWNET)
         with _StatelessNftables() as nft:
             commands = [command for number, table in enumerate(wanted) for command in _renamed(table, f"t{number}")]
-            for start in range(0, len(commands), _TRANSACTION):
-                nft.run("\n".join(commands[start : start + _TRANSACTION]))
+            for some in transactions(commands, nftables.room()):
+                nft.run("\n".join(some))
             found = nft.listings()
     return {table: found[table.family, f"t{number}"] for number, table in enumerate(wanted)}
 

@@ -171,11 +171,16 @@ class LinkStatus(NamedTuple):
     mac: bytes
     state: int
     lower: int | None  # the index of what it hangs on: a pair's other end, a tunnel's device
+    kind: str = ""
 
     @property
     def waiting(self) -> bool:
-        """Switched on, without its carrier yet.  A bridge forwards at once, whatever its own state says."""
-        return bool(self.flags & IFF_UP) and self.lower is not None and self.state not in (0, 6)
+        """Switched on, without its carrier yet.  A bridge forwards at once, whatever its own state says.
+
+        A pair's end that is unknown has not been looked at: until it is, it drops what it shall send (net/core/link_watch.c).
+        """
+        ready = (6,) if self.kind == "veth" else (0, 6)
+        return bool(self.flags & IFF_UP) and self.lower is not None and self.state not in ready
 
 
 class RouteSocket(NetlinkSocket):
@@ -189,7 +194,8 @@ class RouteSocket(NetlinkSocket):
             values = dict(attributes(payload[ifinfomsg.size :]))
             name = values[IFLA_IFNAME].rstrip(b"\0").decode()
             lower = struct.unpack("=I", values[IFLA_LINK])[0] if IFLA_LINK in values else None
-            found[name] = LinkStatus(index, flags, values.get(IFLA_ADDRESS, b""), values[IFLA_OPERSTATE][0], lower)
+            kind = dict(attributes(values.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+            found[name] = LinkStatus(index, flags, values.get(IFLA_ADDRESS, b""), values[IFLA_OPERSTATE][0], lower, kind)
         return found
 
 

@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import json
 import os
+import socket
 import stat
 import threading
 from contextlib import suppress
@@ -15,6 +16,8 @@ from typing import Any
 from emulab.errors import MachineError
 from emulab.kernel.namespaces import Namespace, entered
 
+_NETFILTER = 12
+_LARGE = 1 << 26  # bytes: the kernel gives as much as net.core.wmem_max allows
 _JSON, _HANDLE = 1 << 4, 1 << 3
 
 
@@ -52,6 +55,9 @@ class Nftables:
         os.close(self._socket)  # the library's socket takes its place
         self._context = ctypes.c_void_p(_library().nft_ctx_new(0))
         self._changed = False
+        if _in_user_namespace():  # the library only tries what the machine's root may
+            with suppress(OSError), socket.socket(fileno=os.dup(self._socket)) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
         _library().nft_ctx_buffer_error(self._context)
         _library().nft_ctx_buffer_output(self._context)
 
@@ -102,6 +108,26 @@ class Nftables:
         finally:
             _library().nft_ctx_output_set_flags(self._context, 0)
         return listing
+
+
+@lru_cache(maxsize=1)
+def _in_user_namespace() -> bool:
+    """Whether this is an ordinary user's sandbox, whose root is not the machine's."""
+    with open("/proc/self/uid_map") as mapping:
+        return mapping.read().split()[1:] != ["0", "4294967295"]
+
+
+@lru_cache(maxsize=1)
+def room() -> int | None:
+    """Kilobytes of messages that surely fit into the library's socket; None: as many as there are, for the machine's root.
+
+    Commands come in as few transactions as possible: before each the library reads back all that is there.
+    """
+    if not _in_user_namespace():
+        return None
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as asked:
+        asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
+        return asked.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2048  # half of it: the estimate is a rough one
 
 
 def run(namespace: Namespace, commands: str) -> str:

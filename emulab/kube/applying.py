@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from emulab.errors import InputError, nearest
-from emulab.kube import scheduling, showing, syntax
+from emulab.kube import showing, syntax
 from emulab.kube.allocation import Allocator
 from emulab.kube.document import Document, Kind
 from emulab.kube.nodes import AskedNode, joined
 from emulab.kube.nodes import topology as topology_of
+from emulab.kube.placing import on_a_node, with_pods
 from emulab.kube.pods import Asked
 from emulab.kube.services import CONTROLLER, MANAGED_BY, SERVICE_NAME
+from emulab.kube.system import SYSTEM_NAMESPACES, converged, namespaces
 from emulab.model import Node, Pod, Topology
 from emulab.objects import EndpointSlice, HostPod, Namespace, Objects, Policy, Service, Tier, Workload
-
-SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 class Applied(NamedTuple):
@@ -52,12 +52,14 @@ def applied(topology: Topology, documents: Sequence[Document], was: Topology | N
     for document, value in values:
         if not isinstance(value, (Asked, AskedNode, Namespace, Workload, Policy, Tier, EndpointSlice, Service)):
             document.fail((), f"{type(value).__name__}: nothing that can be applied")
+        if isinstance(value, Workload) and value.template.node_name:
+            on_a_node(topology, document, ("spec", "template", "spec", "nodeName"), value.template.node_name)
     plain = [value for _, value in values if not isinstance(value, (Asked, AskedNode, Service))]
     topology = replace(topology, objects=_with(topology.objects, plain))
     topology = _services(topology, [(document, value) for document, value in values if isinstance(value, Service)])
-    topology = _pods(topology, [value for _, value in values if isinstance(value, Asked)])
-    placed = scheduling.reconciled(topology)
-    after = replace(topology, pods=placed.pods, objects=replace(topology.objects, host_pods=placed.host_pods))
+    topology = with_pods(topology, [value for _, value in values if isinstance(value, Asked)])
+    placed = converged(topology)
+    after = replace(topology, pods=placed.pods, objects=placed.objects)
     were, are = _Shown(before), _Shown(after)
     results = tuple((document.kind.title(document.name), _outcome(were, are, document)) for document in documents)
     told = tuple(dict.fromkeys(line for document in documents for line in document.warnings))
@@ -101,15 +103,6 @@ def _once(documents: Iterable[Document]) -> None:
             first = seen[document.key]
             document.fail((), f"the same object is in {first.raw.file}:{first.raw.line(first.trail)}")
         seen[document.key] = document
-
-
-def namespaces(topology: Topology) -> dict[str, Namespace]:
-    """All namespaces: the system's own, those declared, and those implied by what is in them."""
-    objects = topology.objects
-    there: list[Any] = [*topology.pods, *objects.host_pods, *objects.workloads, *objects.services, *objects.slices]
-    names = {one.namespace for one in [*there, *objects.policies] if one.namespace}
-    names |= {*SYSTEM_NAMESPACES, *(one.name for one in objects.namespaces)}
-    return {name: objects.namespace(name) for name in sorted(names)}
 
 
 def _check_namespaces(topology: Topology, documents: Iterable[Document]) -> None:
@@ -173,45 +166,6 @@ def _demanding(value: Service) -> bool:
     return fixed or bool(value.manifest.get("spec", {}).get("loadBalancerIP"))
 
 
-def _pods(topology: Topology, asked: Sequence[Asked]) -> Topology:
-    """Pods by hand, each on a node."""
-    if not asked:
-        return topology
-    there: list[Pod | HostPod] = [*topology.pods, *topology.objects.host_pods]
-    before = {pod.key: pod for pod in there}
-    keys = {f"{one.namespace}/{one.name}" for one in asked}
-    board = scheduling.Board(topology, [pod for key, pod in before.items() if key not in keys])
-    names = {node.name for node in topology.nodes}
-    found: dict[str, Pod | HostPod] = {}
-    for one in sorted(asked, key=lambda one: not (one.template.node_name or f"{one.namespace}/{one.name}" in before)):
-        key, template = f"{one.namespace}/{one.name}", one.template
-        was = before.get(key)
-        if template.node_name and template.node_name not in names:
-            one.document.fail(("spec", "nodeName"), f"no node '{template.node_name}'{nearest(template.node_name, names)}")
-        wanted = replace(template, node_name=template.node_name or (was.node if was else ""))
-        if was is not None and (wanted.node_name != was.node or template.host_network != isinstance(was, HostPod)):
-            field = "nodeName" if wanted.node_name != was.node else "hostNetwork"
-            one.document.fail(("spec", field), f"the pod is on {was.node}, and there it stays as it is: delete it first")
-        node = board.best(wanted)
-        if node is None:
-            one.document.fail(*_nowhere(topology, template))
-        pod = scheduling.made(template, one.namespace, one.name, node, was.owner if was else "")
-        found[key] = replace(pod, ready=was.ready if was else True, manifest=one.document.manifest)
-    everybody = [found.pop(key, pod) for key, pod in before.items()]
-    everybody += [found[f"{one.namespace}/{one.name}"] for one in asked if f"{one.namespace}/{one.name}" in found]
-    pods = tuple(pod for pod in everybody if isinstance(pod, Pod))
-    host_pods = tuple(pod for pod in everybody if isinstance(pod, HostPod))
-    return replace(topology, pods=pods, objects=replace(topology.objects, host_pods=host_pods))
-
-
-def _nowhere(topology: Topology, template: Any) -> tuple[tuple[str, ...], str]:
-    selector = ", ".join(f"{key}={value}" for key, value in template.node_selector)
-    wanted = dict(template.node_selector).items()
-    if selector and not any(wanted <= node.all_labels.items() for node in topology.nodes):
-        return ("spec", "nodeSelector"), f"no node has the labels {selector}"
-    return ("spec",), "no running node is left for it: its host ports are taken, or its nodeSelector matches none"
-
-
 class _Shown:
     """A topology's objects as somebody sees them who looks; a kind is listed once."""
 
@@ -268,8 +222,8 @@ def deleted(topology: Topology, keys: Collection[tuple[str, str, str, str]]) -> 
         tiers=tuple(one for one in objects.tiers if ("Tier", "", one.name) not in gone),
     )
     avoid = {f"{namespace}/{name}" for kind, namespace, name in gone if kind == "Pod"}
-    placed = scheduling.reconciled(replace(topology, pods=pods, objects=objects), avoid)
-    return Applied(placed.pods, replace(objects, host_pods=placed.host_pods), warnings=placed.missing)
+    placed = converged(replace(topology, pods=pods, objects=objects), avoid)
+    return Applied(placed.pods, placed.objects, warnings=placed.missing)
 
 
 def labelled(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from emulab.errors import InputError, nearest
 from emulab.kube import calico, nodes, pods, policies, services
 from emulab.kube.document import Kind
@@ -75,8 +73,3 @@ def kind(word: str) -> Kind:
 def known() -> dict[str, Kind]:
     """Every word for every kind; the first kind of the registry has it where two share one."""
     return {word: one for one in reversed(list(KINDS.values())) for word in one.words}
-
-
-def apis(names: Iterable[tuple[str, str]]) -> list[str]:
-    """``apps/v1 Deployment`` of each."""
-    return [f"{api} {name}" for api, name in names]

@@ -75,6 +75,7 @@ def _mistake(text: str, value: Any) -> Mistake:
 
 
 def said(value: Any) -> str:
+    """What a value is, in words for whoever wrote it."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):

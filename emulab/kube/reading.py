@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from emulab.errors import nearest
+from emulab.kube import models, syntax
 from emulab.kube.document import Document, Kind, refuse
 from emulab.kube.kinds import KINDS
-from emulab.kube.text import Path, Raw, documents
+from emulab.kube.models import said
+from emulab.kube.text import Path, Raw, documents, shown
 
 _MOST_NAME = 253
 
@@ -50,10 +52,10 @@ def _items(raw: Raw) -> Iterator[tuple[Any, Path]]:
 
 def _document(raw: Raw, value: Any, trail: Path, ignore_unknown: bool, namespace: str, skipped: list[str]) -> Document | None:
     if not isinstance(value, dict):
-        refuse(raw, trail, "", (), f"an object with apiVersion and kind expected, got {_said(value)}")
+        refuse(raw, trail, "", (), f"an object with apiVersion and kind expected, got {said(value)}")
     for field in ("apiVersion", "kind"):
         if not isinstance(value.get(field), str) or not value[field]:
-            refuse(raw, trail, "", (field,), f"text expected, got {_said(value[field])}" if field in value else "required")
+            refuse(raw, trail, "", (field,), f"text expected, got {said(value[field])}" if field in value else "required")
     api, name = value["apiVersion"], value["kind"]
     kind = KINDS.get((api, name))
     if kind is None:
@@ -72,8 +74,6 @@ def _near(api: str, name: str) -> str:
 
 
 def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unknown: bool, namespace: str) -> Document:
-    from emulab.kube import models
-
     metadata = value.get("metadata")
     given = metadata if isinstance(metadata, dict) else {}
     parts = [str(given.get("namespace") or namespace or "default")] if kind.namespaced else []
@@ -86,7 +86,7 @@ def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unkn
         if not ignore_unknown:
             refuse(raw, trail, what, *mistake)
         warnings.append(
-            f"{raw.file}:{raw.line((*trail, *mistake.path))}: {what}: {_path(mistake.path)} is left out: an unknown field"
+            f"{raw.file}:{raw.line((*trail, *mistake.path))}: {what}: {shown(mistake.path)} is left out: an unknown field"
         )
     try:
         typed = models.typed(value, model)
@@ -101,12 +101,6 @@ def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unkn
     return made
 
 
-def _path(path: Path) -> str:
-    from emulab.kube.text import shown
-
-    return shown(path)
-
-
 def _asked(value: dict[str, Any]) -> dict[str, Any]:
     """Without the status, which is the server's; of a node's the addresses are asked for."""
     status = value.get("status")
@@ -117,8 +111,6 @@ def _asked(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_metadata(found: Document) -> None:
-    from emulab.kube import syntax
-
     metadata = found.model.metadata
     syntax.subdomain(found, ("metadata", "name"), metadata.name, f"name for a {found.kind.name}")
     if found.kind.namespaced:
@@ -130,10 +122,4 @@ def _check_metadata(found: Document) -> None:
     for name, text in (metadata.annotations or {}).items():
         syntax.key(found, ("metadata", "annotations", name), name.lower())
         if not isinstance(text, str):
-            found.fail(("metadata", "annotations", name), f"text expected, got {_said(text)} (put it in quotes)")
-
-
-def _said(value: Any) -> str:
-    from emulab.kube.models import said
-
-    return said(value)
+            found.fail(("metadata", "annotations", name), f"text expected, got {said(text)} (put it in quotes)")

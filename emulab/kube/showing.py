@@ -12,6 +12,7 @@ from typing import Any
 
 from emulab.kube.document import Kind
 from emulab.kube.pods import FIXED, SLOWED
+from emulab.kube.system import namespaces
 from emulab.model import Node, Pod, Topology
 from emulab.objects import METADATA_NAME, ContainerPort, HostPod, Manifest, Policy, Service, Workload
 
@@ -39,8 +40,6 @@ def values(topology: Topology, kind: Kind) -> list[Any]:
     """All objects of a kind, as emulab holds them."""
     objects = topology.objects
     if kind.api == "v1" and kind.name == "Namespace":
-        from emulab.kube.applying import namespaces
-
         return list(namespaces(topology).values())
     places: dict[str, Callable[[], list[Any]]] = {
         "Node": lambda: list(topology.nodes),

@@ -29,6 +29,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from emulab.errors import InputError, OverloadError
+from emulab.kernel import counters
 from emulab.kernel.namespaces import Namespaces, entered
 from emulab.model import OUTSIDE_HOST, SWITCHES, Cluster, Endpoint, IPAddress
 from emulab.packet import Verdict, short
@@ -43,6 +44,8 @@ _ERRORS = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}  # IP_RECVE
 _MOST = 2048  # questions at once: connections are descriptors, and queues are finite
 _FEW = 256  # where a link has a rate: what its queue surely holds
 _LOOKS, _LOOKS_LOSSY = 2, 8  # how often the silent are asked; where links lose packets on purpose
+_ATTEMPTS = 3  # on a machine that is too busy
+_BUSY = (errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN)
 _PER_SOCKET = 128  # answers that surely fit into one socket's queue
 _CONTROLS = 64, 3  # to let everything have its turn, and to see how long one takes
 _PORTS = 10000, 10000  # source ports: the first, how many; below those that the kernel gives out by itself
@@ -105,18 +108,48 @@ def probe(
     most = _FEW if any(link.rate for link in links) else _MOST
     patience = quiet + _slack(cluster, min(len(wanted), most))
     looks = (_LOOKS_LOSSY if any(link.loss for link in links) else _LOOKS) if confirm else 1
-    found: dict[Check, Outcome] = {}
     with unlimited_errors(namespaces, _telling(namespaces, endpoints, wanted)):
-        for batch in _batches(questions, most):
-            for _ in range(looks):
-                with contextlib.closing(_Round(namespaces, batch)) as round_:
-                    found.update({outcome.check: outcome for outcome in round_.run(patience, timeout)})
-                batch = [one for one in batch if found[one.check].verdict is Verdict.DROPPED]
-                if not batch:
-                    break
-            if on_progress:
-                on_progress(len(found), len(wanted))
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                found = _ask(namespaces, list(_batches(questions, most)), looks, patience, timeout, on_progress)
+                break
+            except OverloadError:  # a busy moment says nothing of the lab
+                if attempt == _ATTEMPTS:
+                    raise
     return [found[check] for check in checks]
+
+
+def _ask(
+    namespaces: Namespaces,
+    batches: Sequence[list[_Question]],
+    looks: int,
+    patience: float,
+    timeout: float,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[Check, Outcome]:
+    found: dict[Check, Outcome] = {}
+    refused = _refused_neighbours(namespaces)
+    for batch in batches:
+        for _ in range(looks):
+            with contextlib.closing(_Round(namespaces, batch)) as round_:
+                found.update({outcome.check: outcome for outcome in round_.run(patience, timeout)})
+            batch = [one for one in batch if found[one.check].verdict is Verdict.DROPPED]
+            if not batch:
+                break
+        if on_progress:
+            on_progress(len(found), sum(map(len, batches)))
+    more = _refused_neighbours(namespaces) - refused
+    if more > 0 and any(outcome.verdict is Verdict.DROPPED for outcome in found.values()):
+        limit = "net.ipv4.neigh.default.gc_thresh3, and ipv6's"
+        raise OverloadError(
+            f"the machine's neighbour table was full ({more} entries refused), so silence says nothing: raise {limit}"
+        )
+    return found
+
+
+def _refused_neighbours(namespaces: Namespaces) -> int:
+    """How often so far; the table is one for all namespaces."""
+    return sum(counters.tables_full(namespaces[SWITCHES]).values())
 
 
 def _question(namespaces: Namespaces, endpoints: dict[str, Endpoint], check: Check) -> _Question:
@@ -397,6 +430,8 @@ class _Round:
     # Judging
 
     def _failed(self, number: int, code: int) -> None:
+        if code in _BUSY and number < len(self._batch):
+            return  # it was never sent: silent
         # EPERM: a rule of the sender's own namespace dropped it, and the kernel does not keep that from the sender.
         verdict = Verdict.DROPPED if code == errno.EPERM else Verdict.REFUSED
         self._conclude(number, verdict)

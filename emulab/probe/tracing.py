@@ -15,6 +15,7 @@ from emulab.probe import deciders, lost, paths, why
 from emulab.probe.engine import Engine, Outcome
 from emulab.probe.scene import Scene
 from emulab.probe.taps import Frame
+from emulab.probe.unlimited import unlimited_errors
 from emulab.probe.wanted import Running, Wanted, matches, watched
 from emulab.state import merge
 from emulab.trace import TRANSLATING, Hop, Loss, Reason, Trace, changes, translations
@@ -74,6 +75,9 @@ def trace(
         rules = release.enter_context(closing(nftrace.Watch(lab.namespaces, tapped, matches(flow, round_, lab.tunnel_ports))))
         before = {name: counters.read(lab.namespaces[name]) for name in tapped}
         full = counters.tables_full(lab.namespaces[source])
+        if wanted.service:  # a second refusal within a second would look like a loss
+            nodes = [name for name in tapped if name in wanted.nodes]
+            release.enter_context(unlimited_errors(lab.namespaces, nodes))
         engine.forget()
         (outcome,) = engine.run([flow])
         scene = Scene(

@@ -67,6 +67,19 @@ def _row(judged: FlowResult) -> tuple[str, str, str, str, str, str]:
         detail = judged.policy.partition(": ")[2]
     for finding in told:
         detail = str(finding)
+    if flow.kind is Kind.SERVICE and not judged.findings:
+        detail = _service(judged, detail)
     port = "" if flow.protocol == "icmp" else str(flow.dport)
     name = f"{flow.protocol}/IPv{flow.family}"
     return short(flow.source), short(flow.destination), name, port, judged.verdict.value, detail
+
+
+def _service(judged: FlowResult, detail: str) -> str:
+    """Where a Service led a flow, and by which chain; or that it is right that it led nowhere."""
+    if judged.verdict in (Verdict.REFUSED, Verdict.DROPPED):
+        return "as it should be: there is no endpoint" + (" that may serve it" if judged.verdict is Verdict.DROPPED else "")
+    for change in judged.translations:
+        if change.field == "destination":
+            by = f" by {change.rule.partition(': ')[0]}" if change.rule else ""
+            return f"{change.before} -> {change.after} at {change.place}{by}"
+    return detail

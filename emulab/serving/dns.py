@@ -19,6 +19,7 @@ from emulab.model import Cluster
 from emulab.zone import TTL, Record, Zone
 
 _PLAIN, _EDNS = 512, 1232  # bytes of an answer by UDP: without EDNS, and at most (what fits into any path, DNS flag day 2020)
+_REMEMBERED = 4096  # answers
 _HEADER = struct.Struct("!HHHHHH")
 _ZONE_TRANSFERS = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
 
@@ -29,11 +30,13 @@ class NameServer:
     def __init__(self) -> None:
         self._zone: Zone | None = None
         self._serial = 0
+        self._same: dict[tuple[bool, bytes], bytes] = {}  # messages without their numbers
 
     def know(self, cluster: Cluster) -> None:
         """From now on answer for this cluster."""
         self._serial += 1
         self._zone = Zone(cluster, self._serial)
+        self._same = {}
 
     def respond(self, data: bytes, stream: bool = False) -> bytes:
         """The answer to a message; b"" for what must not be answered: an answer, or too little to be a message.
@@ -42,23 +45,36 @@ class NameServer:
         """
         if len(data) < _HEADER.size or data[2] & 0x80:
             return b""
+        key, same = (stream, data[2:]), self._same
+        if key in same:
+            return data[:2] + same[key]
+        made, varies = self._made(data, stream)
+        if not varies:
+            if len(same) >= _REMEMBERED:
+                same.clear()
+            same[key] = made[2:]
+        return made
+
+    def _made(self, data: bytes, stream: bool) -> tuple[bytes, bool]:
+        """The answer, and whether the next one to the same question is different: dnspython shuffles what is several, as CoreDNS'
+        loadbalance does."""
         try:
             query = dns.message.from_wire(data)
         except Exception:  # dnspython has many words for it, and garbage may find others
-            return _refusal(data, dns.rcode.FORMERR if (data[2] >> 3 & 15) == dns.opcode.QUERY else dns.rcode.NOTIMP)
+            return _refusal(data, dns.rcode.FORMERR if (data[2] >> 3 & 15) == dns.opcode.QUERY else dns.rcode.NOTIMP), False
         if query.opcode() != dns.opcode.QUERY:
-            return _refusal(data, dns.rcode.NOTIMP)
+            return _refusal(data, dns.rcode.NOTIMP), False
         if len(query.question) != 1:
-            return _refusal(data, dns.rcode.FORMERR)
+            return _refusal(data, dns.rcode.FORMERR), False
         answer = dns.message.make_response(query, our_payload=_EDNS)
         self._fill(query, answer)
         longest = 65535 if stream else max(_PLAIN, min(query.payload, _EDNS)) if query.edns >= 0 else _PLAIN
         try:
-            return answer.to_wire(max_size=longest)
+            return answer.to_wire(max_size=longest), any(len(found) > 1 for found in answer.answer)
         except dns.exception.TooBig:
             answer.answer, answer.authority, answer.additional = [], [], []
             answer.flags |= dns.flags.TC
-            return answer.to_wire()
+            return answer.to_wire(), False
 
     def _fill(self, query: dns.message.Message, answer: dns.message.Message) -> None:
         (asked,) = query.question
@@ -74,23 +90,21 @@ class NameServer:
         answer.set_rcode(dns.rcode.from_text(found.code))
         if found.code != "REFUSED":
             answer.flags |= dns.flags.AA
-        turn = query.id  # several addresses take turns at being the first, as with CoreDNS' loadbalance
-        answer.answer = _sets(found.records, asked.name, turn)
-        answer.authority = _sets(found.authority, asked.name, 0)
-        answer.additional = _sets(found.additional, asked.name, 0)
+        answer.answer = _sets(found.records, asked.name)
+        answer.authority = _sets(found.authority, asked.name)
+        answer.additional = _sets(found.additional, asked.name)
 
 
-def _sets(records: tuple[Record, ...], asked: dns.name.Name, turn: int) -> list[dns.rrset.RRset]:
-    """Records as sets of one name and type, in their order; the name that was asked for is spelled as in the question."""
+def _sets(records: tuple[Record, ...], asked: dns.name.Name) -> list[dns.rrset.RRset]:
+    """Records as sets of one name and type; the name that was asked for is spelled as in the question."""
     texts: dict[tuple[str, str], list[str]] = {}
     for record in records:
         texts.setdefault((record.name, record.type), []).append(record.text)
     spelled = asked.to_text(omit_final_dot=True)
     found = []
     for (name, kind), several in texts.items():
-        first = turn % len(several)
         owner = asked if name == spelled.lower() else dns.name.from_text(name)
-        found.append(dns.rrset.from_text_list(owner, TTL, "IN", kind, several[first:] + several[:first]))
+        found.append(dns.rrset.from_text_list(owner, TTL, "IN", kind, several))
     return found
 
 

@@ -74,6 +74,7 @@ class Responder:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._connections: dict[int, tuple[Listener, Connection]] = {}
         self._told: set[Listener] = set()
+        self._asked: tuple[object, ...] = ()  # what decides on what is served, as last seen
         self._names: NameServer | None = None
         self._lock = threading.Lock()  # held while sockets are served, opened or closed
         self._thread: threading.Thread | None = None
@@ -87,6 +88,11 @@ class Responder:
         """
         if self._names is not None:
             self._names.know(cluster)
+        topology = cluster.topology
+        asked = (cluster.endpoints, topology.objects.host_pods, topology.links, frozenset(namespaces))
+        if asked == self._asked:
+            return
+        self._asked = asked
         wanted = {listener for listener in declared(cluster) if listener.place in namespaces}
         kept = {one for one in wanted if one in self._open and self._open[one][0] is namespaces[one.place]}
         with self._lock:
@@ -110,6 +116,7 @@ class Responder:
 
     def leave(self, places: Collection[str]) -> None:
         """Serve nothing any more in those namespaces, which are to go."""
+        self._asked = ()
         with self._lock:
             self._close([listener for listener in self._open if listener.place in places])
 

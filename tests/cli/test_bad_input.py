@@ -40,6 +40,9 @@ COMMANDS = [
     ("run -p weave --set mtu=1499", "mtu 1499 does not fit", "1500"),
     ("run ./nowhere.yaml", "nowhere.yaml", "No such file"),
     ("plan --only node-x", "nothing is planned for 'node-x'", "did you mean 'node-"),
+    ("probe --all-ports --port 80", "--port does not go with --all-ports"),
+    ("probe --all-ports --taps every", "--taps does not go with --all-ports"),
+    ("probe --protocol sctp", "--protocol sctp goes with --all-ports"),
     ("completion tcsh", "tcsh", "bash"),
 ]
 

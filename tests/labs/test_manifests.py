@@ -146,9 +146,9 @@ def test_a_shop_comes_and_goes(terminal: Terminal, typed) -> None:  # type: igno
     assert typed("pod", "ready", web[1]).out == f"pod/{web[1]} is ready\n"
 
     typed("node", "add", "node-d")
-    assert len(pods(typed, "-n", "kube-system")) == 4, "a DaemonSet follows the nodes"
+    assert len(pods(typed, "-n", "kube-system")) == 5, "a DaemonSet follows the nodes; with the Service has come coredns"
     typed("node", "rm", "node-d")
-    assert len(pods(typed, "-n", "kube-system")) == 3
+    assert len(pods(typed, "-n", "kube-system")) == 4
     gone = typed("delete", "pod", web[1]).out
     assert gone == f'pod "{web[1].removeprefix("shop/")}" deleted\n'
     assert web[1] not in pods(typed, "-n", "shop") and len(pods(typed, "-n", "shop")) == 4, "made anew"

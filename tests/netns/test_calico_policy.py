@@ -7,9 +7,10 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 import pytest
-from clients import CLIENT, PORTS, TEAM, WEB, destination, key, passed, policy, said, source, under
+from clients import CLIENT, PORTS, TEAM, WEB, destination, key, passed, policy, said, source, sources, under
 from talking import Servers, ask
 
+from emulab.kernel import applier
 from emulab.lab import Lab
 from emulab.model import IPNetwork
 from emulab.objects import EGRESS, Peer, Policy, PortRange, Rule, Tier
@@ -233,3 +234,15 @@ def test_a_node_and_its_own_pods(in_lab: Callable[..., Any]) -> None:
             servers.close()
 
     assert in_lab("flat", "calico", check) == [False, True, True] * 2
+
+
+def test_neighbour_discovery_is_never_policed(in_lab: Callable[..., Any]) -> None:
+    """Or a pod that may send nothing could not even be sent to: its node asks for its MAC, and it has to answer."""
+
+    def check(lab: Lab) -> str:
+        under(lab, (policy("p", directions=(EGRESS,)),))
+        for name in ("node-a", "default/web"):
+            applier.forget_neighbours(lab.namespaces[name])
+        return sources(lab)
+
+    assert in_lab("flat", "calico", check) == "far guest near node-a node-b"

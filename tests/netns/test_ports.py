@@ -13,7 +13,7 @@ from sandboxed import inside
 
 from emulab import change
 from emulab.errors import InputError, OverloadError
-from emulab.kernel import nftables
+from emulab.kernel import counters, nftables
 from emulab.lab import Lab
 from emulab.model import OUTSIDE_HOST
 from emulab.packet import Verdict
@@ -154,6 +154,29 @@ def test_silence_of_everybody_says_nothing(user: str) -> None:
                     return str(error)
 
     assert "too busy" in inside(work, user)
+
+
+def test_a_full_neighbour_table_is_not_taken_for_a_drop(user: str) -> None:
+    """The table is the whole machine's: to fill it would break whatever runs beside, so only its counter is made up."""
+
+    def work() -> Any:
+        with lab_with("calico") as lab:
+            lab.build()
+            refused = iter(range(0, 1000, 7))
+            counters.tables_full = lambda _: {4: next(refused)}  # type: ignore[assignment]
+            checks = every(lab, [("tcp", 80)], families=(4,))
+            healthy = found(probe(lab.namespaces, lab.cluster, checks))
+            rules = "add table ip planted\nadd chain ip planted c { type filter hook forward priority 0 ; policy drop ; }"
+            nftables.run(lab.namespaces["node-a"], rules)
+            try:
+                probe(lab.namespaces, lab.cluster, checks)
+            except OverloadError as error:
+                return healthy, str(error)
+            return healthy, ""
+
+    healthy, told = inside(work, user)
+    assert healthy == {}, "nothing was silent: then it is no matter"
+    assert "neighbour table was full (7 entries refused)" in told
 
 
 def test_a_slow_link_is_no_loss(user: str) -> None:

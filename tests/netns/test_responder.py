@@ -247,3 +247,21 @@ def _received(lab: Lab, name: str) -> int:
     with entered(lab.namespaces[name].net), open("/proc/thread-self/net/snmp") as file:
         udp = [line.split() for line in file if line.startswith("Udp:")]
     return int(udp[1][udp[0].index("InDatagrams")])
+
+
+def test_a_pod_that_was_just_added_answers(user: str) -> None:
+    """Its end of the pair has been looked at by the kernel when the change is over; before, it drops what it sends."""
+
+    def work() -> Any:
+        with lab_with(ports=[ContainerPort(80)]) as lab:
+            lab.build()
+            states = {lab.namespaces[e.key].socket().links()["eth0"].state for e in lab.cluster.endpoints}
+            told = []
+            for number in range(8):
+                lab.change(change.add_pod(lab.design, f"new-{number}", "node-a"))
+                states.add(lab.namespaces[f"default/new-{number}"].socket().links()["eth0"].state)
+                check = Check("default/a1", f"default/new-{number}", 4, "tcp", 80)
+                told.append(probe(lab.namespaces, lab.cluster, [check])[0].verdict.value)
+            return states, told
+
+    assert inside(work, user) == ({6}, ["refused"] * 8)

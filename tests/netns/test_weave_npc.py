@@ -48,7 +48,13 @@ def goes(peer: Peer = Peer()) -> Rule:  # noqa: B008
     return Rule("allow", destination=peer, origin="egress[0]")
 
 
-DENY_IN, DENY_OUT = policy("deny-in", ANY, (INGRESS,)), policy("deny-out", ANY, (EGRESS,))
+def closing_all(name: str, direction: str) -> Policy:
+    """With a manifest, by which a trace knows what it means."""
+    manifest = {"spec": {"podSelector": {}, "policyTypes": [direction.capitalize()]}}
+    return replace(policy(name, ANY, (direction,)), manifest=manifest)
+
+
+DENY_IN, DENY_OUT = closing_all("deny-in", INGRESS), closing_all("deny-out", EGRESS)
 
 
 def set_policies(lab: Lab, *policies: Policy, **labels: str) -> None:
@@ -288,11 +294,12 @@ def test_a_trace_names_the_drop(closed: Policy, place: str, rule: str, in_lab: C
     def check(lab: Lab) -> list[Any]:
         set_policies(lab, closed)
         traces = [attentive(lab, family) for family in (4, 6)]
-        return [(one.verdict, one.reason or "") for one in traces]
+        return [(one.verdict, one.reason or "", " ".join(one.loss.evidence if one.loss else ())) for one in traces]
 
-    for verdict, reason in in_lab("flat", "weave", check):
+    for verdict, reason, evidence in in_lab("flat", "weave", check):
         assert verdict is Verdict.DROPPED
-        assert place in reason and rule in reason, reason
+        assert reason.startswith("by policy: ") and closed.key in reason, reason
+        assert place in evidence and rule in evidence, evidence
 
 
 def test_what_is_broken_by_hand_is_seen_and_mended(in_lab: Callable[..., Any]) -> None:

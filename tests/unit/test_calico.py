@@ -198,6 +198,8 @@ def test_both_families_have_a_table() -> None:
     assert [(table.family, table.name) for table in tables] == [("ip", "calico"), ("ip6", "calico")]
     assert "add element ip6 calico cali60all-ipam-pools { fd00:65::/48 }" in tables[1].rules
     assert not any("vxlan" in rule and "cali60" in rule for rule in tables[1].rules)
+    to_host = [rule.partition("wl-to-host ")[2] for rule in tables[1].rules if "rule ip6 calico filter-cali-wl-to-host" in rule]
+    assert to_host == ["icmpv6 type { 130, 131, 132, 133, 135, 136 } accept", "jump filter-cali-from-wl-dispatch", "accept"]
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def test_nothing_to_tell(name: str, type_: str, code: str, server: NameServer) -
 
 def test_several_addresses_take_turns(server: NameServer) -> None:
     firsts = set()
-    for number in range(6):
-        query = dns.message.make_query("many.default.svc.cluster.local", "A", id=number)
+    query = dns.message.make_query("many.default.svc.cluster.local", "A")
+    for _ in range(100):
         (found,) = asked(server, query).answer
         assert len(found) == 3
         firsts.add(str(next(iter(found))))
@@ -147,6 +147,19 @@ def test_answers_are_not_answered(server: NameServer) -> None:
     wire = dns.message.make_query(WEB, "A").to_wire()
     answer = server.respond(wire)
     assert [server.respond(data) for data in (answer, b"", wire[:11])] == [b"", b"", b""]
+
+
+def test_what_is_remembered_is_the_same_answer(server: NameServer) -> None:
+    for name in (WEB, "none.cluster.local", "example.com"):
+        first, second = dns.message.make_query(name, "A", id=1), dns.message.make_query(name, "A", id=2)
+        answers = [server.respond(query.to_wire()) for query in (first, second)]
+        assert [answer[:2] for answer in answers] == [b"\0\1", b"\0\2"]
+        assert answers[0][2:] == answers[1][2:]
+    assert 0 < len(server._same) <= 3
+    for number in range(5000):
+        server.respond(dns.message.make_query(f"x{number}.cluster.local", "A").to_wire())
+    assert len(server._same) <= 4096
+    assert asked(server, dns.message.make_query(WEB, "A"), stream=True).answer
 
 
 def test_garbage_leaves_it_alive(server: NameServer) -> None:

@@ -53,7 +53,12 @@ def policy(spec: str) -> Policy:
 
 
 def service(spec: str, topology: Topology | None = None) -> Service:
-    return applied(topology or empty(), read(SERVICE % "web" + spec, "x.yaml")).objects.services[-1]
+    return services(after(topology or empty(), SERVICE % "web" + spec))[-1]
+
+
+def services(topology: Topology) -> list[Service]:
+    """All but cluster DNS, which comes with the first."""
+    return [one for one in topology.objects.services if one.namespace != "kube-system"]
 
 
 def nodes(topology: Topology) -> list[str]:
@@ -214,6 +219,18 @@ def test_a_pod_does_not_move() -> None:
         after(made, POD % "a" + "  nodeName: node-b\n")
     with pytest.raises(InputError, match=r"spec.hostNetwork: the pod is on node-a"):
         after(made, POD % "a" + "  hostNetwork: true\n")
+    fixed = (POD % "f").replace("name: f", "name: f, annotations: {cni.projectcalico.org/ipAddrs: '[\"10.1.1.%s\"]'}")
+    made = after(empty(), fixed % 7)
+    with pytest.raises(InputError, match=r"x.yaml:3: .*ipAddrs\]: the pod has 10.1.1.7, and keeps it: delete it first"):
+        after(made, fixed % 8)
+    assert after(made, POD % "f").pods[0].addresses == ()
+
+
+def test_a_workload_is_on_nodes_that_there_are() -> None:
+    text = DEPLOYMENT.replace("containers: [", "nodeName: node-x\n      containers: [") % (2, "x")
+    with pytest.raises(InputError, match=r"x.yaml:10: .*spec.template.spec.nodeName: no node 'node-x'"):
+        after(empty(), text)
+    assert nodes(after(empty(), text.replace("node-x", "node-b"))) == ["b", "b"]
 
 
 # workloads
@@ -310,22 +327,22 @@ def test_what_a_service_is_given_stays() -> None:
     first = after(
         empty(), SERVICE % "a" + "---\n" + SERVICE % "b" + "  type: NodePort\n---\n" + SERVICE % "c" + "  type: LoadBalancer\n"
     )
-    a, b, c = first.objects.services
+    a, b, c = services(first)
     assert [str(one.addresses[0]) for one in (a, b, c)] == ["10.96.1.0", "10.96.1.1", "10.96.1.2"]
     assert [one.ports[0].node_port for one in (a, b, c)] == [0, 30000, 30001]
     assert [*map(str, c.balancer)] == ["198.51.100.1"]
     again = after(first, SERVICE % "d" + "---\n" + SERVICE.replace("port: 80", "port: 81") % "b" + "  type: NodePort\n")
-    assert [str(one.addresses[0]) for one in again.objects.services] == ["10.96.1.0", "10.96.1.1", "10.96.1.2", "10.96.1.3"]
+    assert [str(one.addresses[0]) for one in services(again)] == ["10.96.1.0", "10.96.1.1", "10.96.1.2", "10.96.1.3"]
     freed = taken(again, deleted(again, [("v1", "Service", "default", "a")]))
-    assert str(after(freed, SERVICE % "e").objects.services[-1].addresses[0]) == "10.96.1.0"
+    assert str(services(after(freed, SERVICE % "e"))[-1].addresses[0]) == "10.96.1.0"
 
 
 def test_who_asks_for_an_address_comes_first() -> None:
     made = after(empty(), SERVICE % "a" + "---\n" + SERVICE % "b" + "  clusterIP: 10.96.1.0\n")
-    assert [str(one.addresses[0]) for one in made.objects.services] == ["10.96.1.1", "10.96.1.0"]
+    assert [str(one.addresses[0]) for one in services(made)] == ["10.96.1.1", "10.96.1.0"]
     asked = "  type: NodePort\n---\n" + (SERVICE % "b").replace("port: 80", "port: 80, nodePort: 30000") + "  type: NodePort\n"
     made = after(empty(), SERVICE % "a" + asked)
-    assert [one.ports[0].node_port for one in made.objects.services] == [30001, 30000]
+    assert [one.ports[0].node_port for one in services(made)] == [30001, 30000]
 
 
 def test_an_address_that_is_taken_is_refused_and_one_that_it_has_is_kept() -> None:
@@ -334,10 +351,7 @@ def test_an_address_that_is_taken_is_refused_and_one_that_it_has_is_kept() -> No
         after(made, SERVICE % "b" + "  clusterIP: 10.96.1.0\n")
     with pytest.raises(InputError, match=r"10.96.1.9: it has 10.96.1.0 already, and a Service keeps its address"):
         after(made, SERVICE % "a" + "  clusterIP: 10.96.1.9\n")
-    assert (
-        after(made, SERVICE % "a" + "  clusterIP: 10.96.1.0\n").objects.services[0].addresses
-        == made.objects.services[0].addresses
-    )
+    assert services(after(made, SERVICE % "a" + "  clusterIP: 10.96.1.0\n"))[0].addresses == services(made)[0].addresses
 
 
 SERVICES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -385,7 +399,7 @@ def test_ports_of_a_service() -> None:
         )
         + "  type: NodePort\n",
     )
-    assert [(p.name, p.protocol, p.port, p.target, p.node_port) for p in made.objects.services[0].ports] == [
+    assert [(p.name, p.protocol, p.port, p.target, p.node_port) for p in services(made)[0].ports] == [
         ("http", "tcp", 80, "web", 31000),
         ("dns", "udp", 53, 5353, 30000),
     ]
@@ -540,3 +554,16 @@ def test_slices_of_the_controller_are_left_alone() -> None:
     )
     found = applied(empty(), read(text, "x.yaml"))
     assert (found.objects.slices, found.results) == ((), (("endpointslice.discovery.k8s.io/s", "unchanged"),))
+
+
+def test_cluster_dns_comes_with_the_first_service_and_leaves_with_the_last() -> None:
+    made = after(empty(), SERVICE % "a" + "---\n" + DEPLOYMENT % (3, "x"))
+    dns = [pod for pod in made.pods if pod.namespace == "kube-system"]
+    assert [(pod.name, pod.node) for pod in dns] == [("coredns", "node-a")]
+    assert {one.name for one in made.objects.services} == {"a", "kube-dns"}
+    assert deleted(made, [("v1", "Service", "default", "a")]).objects.services == ()
+    with pytest.raises(InputError, match=r"Service default/b: 10.96.0.10 belongs to Service kube-system/kube-dns"):
+        after(empty(), SERVICE % "b" + "  clusterIP: 10.96.0.10\n")
+    running = change.reshape(designed(), made.pods, made.objects)
+    settled = change.settled(change.remove_node(running, "node-a"))
+    assert [pod.node for pod in settled.topology.pods if pod.name == "coredns"] == ["node-b"]

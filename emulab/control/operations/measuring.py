@@ -77,6 +77,8 @@ def _probing(
     there = [services.find(cluster, name) or resolve(cluster, name) for name in destinations] if destinations else None
     for name in here or ():
         present(live.lab.design, name)
+    if here and OUTSIDE_HOST in here and not (there and all(name.startswith(services.PREFIX) for name in there)):
+        raise InputError(f"{OUTSIDE_HOST} sends to Services only: name them by --to svc/NAME")
     nodes = {node.name for node in cluster.nodes}
     if there and (wrong := nodes.intersection(there) or {GATEWAY}.intersection(there)):
         raise InputError(f"{sorted(wrong)[0]}: probes go to pods, Services and {OUTSIDE_HOST}; trace goes to nodes, too")
@@ -189,5 +191,5 @@ def diagnose(live: LiveLab, emit: Emit) -> Any:
 
 def present(design: Design, name: str) -> None:
     node = next((e.node for e in design.cluster.endpoints if e.key == name), name)
-    if not design.topology.running(node):
+    if node != OUTSIDE_HOST and not design.topology.running(node):
         raise InputError(f"node {node} is stopped (emulab node start {node})")
