@@ -182,8 +182,15 @@ def without(place: Any, name: str, line: str) -> Iterator[None]:
     """A template less the lines that contain ``line``."""
     kept = "\n".join(one for one in getattr(place, name).splitlines() if line not in one) + "\n"
     assert kept.strip() != getattr(place, name).strip(), f"{name} has no line with {line}"
-    with mock.patch.object(place, name, kept):
-        yield
+    caches = [made for made in vars(place).values() if hasattr(made, "cache_clear")]
+    try:
+        with mock.patch.object(place, name, kept):
+            for cache in caches:
+                cache.cache_clear()
+            yield
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 def weave_rules(change: Callable[[str, list[str], int], list[str]]) -> AbstractContextManager[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.ascii  # noqa: F401
 import os
 import pickle
 import traceback
@@ -16,8 +17,10 @@ from emulab import registry
 from emulab.kernel import sandbox, syscalls
 from emulab.lab import Lab, Probing
 from emulab.planning import design
+from emulab.probe import craft
 from emulab.result import RunResult
 
+craft.template(4, "udp", 32)  # Scapy, and all that it needs
 NOBODY, PR_SET_DUMPABLE = 65534, 4
 AS_ROOT = os.geteuid() == 0
 Check = Callable[[Lab], Any]

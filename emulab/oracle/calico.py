@@ -117,6 +117,8 @@ class _End:
             return False
         if any(party.address in net for net in self.not_nets):
             return False
+        if self.not_nets and not any(party.address.version == net.version for net in self.not_nets):
+            return False  # the rule is not for this family (FilterRuleToIPVersion in felix/rules/policy.go)
         if self._ports and not (packet and any(_is_port(port, packet) for port in self._ports)):
             return False
         return not (packet and any(_is_port(port, packet) for port in self._not_ports))

@@ -395,6 +395,11 @@ CALICO: dict[str, tuple[list[Policy], str, bool]] = {
         f"{WEB} tcp/1",
         False,
     ),
+    "notNets of the other family only: the rule is not for this one": (
+        [calico({**BACK, "ingress": [{"action": "Allow", "source": {"notNets": ["fd00::1/128"]}}]})],
+        f"{WEB} tcp/1",
+        False,
+    ),
     "ports with names, ranges and numbers": (
         [calico({**BACK, "ingress": [{"action": "Allow", "protocol": "TCP", "destination": {"ports": ["sql", "80:90", 7]}}]})],
         f"{WEB} tcp/90",
