@@ -112,7 +112,7 @@ run) exec "$COMMAND" "$@" ;;
 test)
     cd "$repo"
     # Labs mostly wait: several at a time.
-    (($# > 1)) || set -- test -n 3
+    (($# > 1)) || set -- test -n 3 --dist worksteal
     exec "$VENV/bin/pytest" "${@:2}"
     ;;
 "") say "emulab is installed: $COMMAND" ;;

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from terminal import Terminal
 
+from emulab.control.protocol import LONGEST
+
 
 def processes(terminal: Terminal, lab: str) -> list[int]:
     """The lab's own processes, outermost first: door, keeper, PID 1."""
@@ -170,7 +172,7 @@ def test_ten_thousand_messages_that_are_none(terminal: Terminal) -> None:
     too_long = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with too_long, pytest.raises(ConnectionError):
         too_long.connect(path)
-        for _ in range(200):
+        for _ in range(LONGEST // 65536 + 100):
             too_long.sendall(b"x" * 65536)
     assert terminal.emulab("exec", "a1", "--", "true").code == 0
     assert "PASS" in terminal.emulab("verify", "-q").out

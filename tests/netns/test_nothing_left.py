@@ -84,9 +84,13 @@ def snapshot(temporary: Path) -> Snapshot:
 def kill_at_random(temporary: Path, times: int, at_once: int, seed: int) -> tuple[list[str], set[int]]:
     """SIGKILL to a process of each run; returns what was left, and which were hit (0 outer, 1 keeper, 2 PID 1).
 
-    As PID 1 of a sandbox, whose /proc shows the runs and nothing else of the machine.
+    As PID 1 of a sandbox, whose /proc shows the runs and nothing else of the machine.  The moments are those of a run's life,
+    as long as it takes here.
     """
     chance = random.Random(seed)
+    begun = time.monotonic()
+    start(temporary).communicate(timeout=60)
+    whole = time.monotonic() - begun
     before, left, hit = snapshot(temporary), [], set()
 
     def clean() -> bool:
@@ -97,7 +101,7 @@ def kill_at_random(temporary: Path, times: int, at_once: int, seed: int) -> tupl
 
     for number in range(0, times, at_once):
         runs = [start(temporary) for _ in range(at_once)]
-        due = sorted(((time.monotonic() + chance.uniform(0, 0.6), chance.random(), run) for run in runs), key=lambda one: one[0])
+        due = sorted(((time.monotonic() + chance.uniform(0, whole), chance.random(), run) for run in runs), key=lambda one: one[0])
         for moment, share, run in due:
             time.sleep(max(0.0, moment - time.monotonic()))
             if family := of_session(run.pid):
