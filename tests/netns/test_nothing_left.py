@@ -90,7 +90,7 @@ def kill_at_random(temporary: Path, times: int, at_once: int, seed: int) -> tupl
     chance = random.Random(seed)
     begun = time.monotonic()
     start(temporary).communicate(timeout=60)
-    whole = time.monotonic() - begun
+    life = time.monotonic() - begun
     before, left, hit = snapshot(temporary), [], set()
 
     def clean() -> bool:
@@ -101,7 +101,7 @@ def kill_at_random(temporary: Path, times: int, at_once: int, seed: int) -> tupl
 
     for number in range(0, times, at_once):
         runs = [start(temporary) for _ in range(at_once)]
-        due = sorted(((time.monotonic() + chance.uniform(0, whole), chance.random(), run) for run in runs), key=lambda one: one[0])
+        due = sorted(((time.monotonic() + chance.uniform(0, life), chance.random(), run) for run in runs), key=lambda one: one[0])
         for moment, share, run in due:
             time.sleep(max(0.0, moment - time.monotonic()))
             if family := of_session(run.pid):
