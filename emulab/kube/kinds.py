@@ -66,7 +66,10 @@ def kind(word: str) -> Kind:
     """The kind that a command line calls ``word``: plural, singular or short.  Raises `InputError` with the nearest."""
     names = known()
     if word.lower() not in names:
-        raise InputError(f"the server doesn't have a resource type '{word}'{nearest(word.lower(), names)}")
+        hint = nearest(word.lower(), names)
+        if "did you mean" not in hint:  # one word for each kind is enough
+            hint = f" (known: {', '.join(sorted({one.plural for one in KINDS.values()}))})"
+        raise InputError(f"the server doesn't have a resource type '{word}'{hint}")
     return names[word.lower()]
 
 

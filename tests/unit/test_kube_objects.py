@@ -544,6 +544,8 @@ def test_words_for_kinds() -> None:
     assert known()["networkpolicies.networking.k8s.io"].title("web") == "networkpolicy.networking.k8s.io/web"
     with pytest.raises(InputError, match=r"the server doesn't have a resource type 'svcs' \(did you mean 'svc'\?\)"):
         kind("svcs")
+    with pytest.raises(InputError, match=r"'cats' \(known: daemonsets, deployments, endpointslices, globalnetworkpolicies, "):
+        kind("cats")
 
 
 def test_slices_of_the_controller_are_left_alone() -> None:
