@@ -111,7 +111,7 @@ case ${1:-} in
 run) exec "$COMMAND" "$@" ;;
 test)
     cd "$repo"
-    # Labs mostly wait: several at a time.
+    # Labs mostly wait: several at a time, and whoever is done early takes over from the others.
     (($# > 1)) || set -- test -n 3 --dist worksteal
     exec "$VENV/bin/pytest" "${@:2}"
     ;;

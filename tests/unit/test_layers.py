@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,3 +79,11 @@ def test_imports_point_downward(path: Path) -> None:
     else:
         assert ours <= {"model", "state", "dataplane", "errors", "ipam", "objects", "selector", "policy"}
         assert others & EFFECTS == set()
+
+
+def test_every_package_is_packed() -> None:
+    """`packages` is an explicit list; an editable install works without it, a wheel does not."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = {name for name in setup["options"]["packages"].split() if name.startswith("emulab.")}
+    assert listed == {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "emulab").rglob("*/__init__.py")}
