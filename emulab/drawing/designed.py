@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from itertools import combinations
 
 from emulab import fabric
+from emulab.dataplane import DataPlane
 from emulab.drawing.nouns import Device, Drawing, Host, Node, Overlay, Pod, Segment
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES, Link, Topology
 from emulab.planning import Design
@@ -28,7 +30,16 @@ def draw(design: Design) -> Drawing:
         (Host(GATEWAY, tuple(_legs(state, GATEWAY))), Host(OUTSIDE_HOST, tuple(_legs(state, OUTSIDE_HOST)))),
         overlays,
         tuple((one, other) for one, other in sorted(map(sorted, topology.apart))),
+        tuple(_options(design.plane)),
     )
+
+
+def _options(plane: DataPlane) -> Iterator[str]:
+    """What is set otherwise than by default, as it is typed."""
+    for field in fields(plane):
+        value = getattr(plane, field.name)
+        if value != field.default:
+            yield f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _node(design: Design, name: str) -> Node:
@@ -114,7 +125,8 @@ def _legs(state: State, host: str) -> Iterator[Device]:
 
 def _overlays(state: State) -> Iterator[Overlay]:
     """The tunnels: what is one full mesh in one overlay, every other pair of ends in one of its own."""
-    ends, order = {}, {}
+    ends: dict[tuple[str, int], str] = {}
+    order: dict[str, int] = {}
     for node, objects in state.items():
         for thing in objects:
             if isinstance(thing, Vxlan):
@@ -125,7 +137,9 @@ def _overlays(state: State) -> Iterator[Overlay]:
     for node, objects in state.items():
         here = {thing.name: thing for thing in objects if isinstance(thing, Vxlan)}
         remotes = [(thing, thing.remote) for thing in here.values()]
-        remotes += [(here[thing.device], thing.remote) for thing in objects if isinstance(thing, FdbEntry) and thing.device in here]
+        remotes += [
+            (here[thing.device], thing.remote) for thing in objects if isinstance(thing, FdbEntry) and thing.device in here
+        ]
         for device, remote in remotes:
             place, there = f"{node}:{device.name}", ends.get((str(remote), device.vni))
             if there is not None and there != place:

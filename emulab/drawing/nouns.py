@@ -111,13 +111,12 @@ class Overlay:
 
     @property
     def shown(self) -> str:
-        many = f"{self.tunnels} tunnels, a VNI each" if not self.vni else f"VNI {self.vni}"
-        return f"{self.kind.upper()} {many}"
+        return f"{self.kind.upper()} VNI {self.vni}" if self.vni else self.kind.upper()
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A whole cluster.  ``cuts`` are the pairs of nodes that the underlay keeps apart."""
+    """A whole cluster.  ``cuts`` are the pairs of nodes that the underlay keeps apart, ``options`` the plugin's that were set."""
 
     plugin: str
     topology: str
@@ -126,10 +125,12 @@ class Drawing:
     hosts: tuple[Host, ...]
     overlays: tuple[Overlay, ...] = ()
     cuts: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        return f"{self.plugin} on {self.topology}"
+        options = f" ({', '.join(self.options)})" if self.options else ""
+        return f"{self.plugin} on {self.topology}{options}"
 
     @property
     def summary(self) -> str:

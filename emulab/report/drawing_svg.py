@@ -49,7 +49,8 @@ STYLE = """
 .emulab-drawing .vtep > rect { fill: var(--drawing-tunnel); stroke: var(--drawing-tunnel-edge); }
 .emulab-drawing .uplink > rect, .emulab-drawing .port > rect { fill: var(--drawing-uplink); stroke: var(--drawing-uplink-edge); }
 .emulab-drawing .segment > rect { fill: var(--drawing-segment); stroke: var(--drawing-uplink-edge); }
-.emulab-drawing .router > rect, .emulab-drawing .outside > rect { fill: var(--drawing-router); stroke: var(--drawing-router-edge); }
+.emulab-drawing .router > rect, .emulab-drawing .outside > rect { fill: var(--drawing-router);
+  stroke: var(--drawing-router-edge); }
 .emulab-drawing .routing > rect, .emulab-drawing .more > rect { fill: none; stroke-dasharray: 3 2; }
 .emulab-drawing .label > rect { fill: var(--drawing-paper); stroke: none; }
 .emulab-drawing .label text { fill: var(--drawing-tunnel-ink); }
@@ -133,7 +134,9 @@ def escape(words: str) -> str:
 
 def escape_controls(words: str) -> str:
     """Without the characters that no XML document may have (XML 1.0, 2.2)."""
-    return "".join(letter if letter in "\t\n\r" or " " <= letter <= "\ud7ff" or letter > "\ue000" else "\ufffd" for letter in words)
+    return "".join(
+        letter if letter in "\t\n\r" or " " <= letter <= "\ud7ff" or letter > "\ue000" else "\ufffd" for letter in words
+    )
 
 
 def _number(value: float) -> str:
