@@ -81,7 +81,7 @@ def _devices(design: Design, name: str) -> Iterator[Device]:
 def _shape(link: Link) -> str:
     told = [f"{link.rate / 1e6:g} Mbit/s"] if link.rate else []
     told += [f"{link.delay * 1e3:g} ms"] if link.delay else []
-    told += [f"loss {link.loss:.0%}"] if link.loss else []
+    told += [f"loss {link.loss * 100:g}%"] if link.loss else []
     return ", ".join(told)
 
 

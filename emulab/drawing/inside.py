@@ -74,8 +74,8 @@ def _least(node: Node, style: Style) -> float:
     return min(max((width(end.name, style.size) for end in node.of("vtep")), default=0) + 9, 101 if style.addresses else 84)
 
 
-def inside(node: Node, style: Style, outer: float) -> Inside:
-    """A node that is ``outer`` wide."""
+def inside(node: Node, style: Style, outer: float, spare: float = 0) -> Inside:
+    """A node that is ``outer`` wide; ``spare`` is what it is taller than it need be, between its pods and the rest."""
     made = Inside(outer, 0)
     room, left, size = outer - 2 * style.padding, style.padding, style.size
     y = style.padding
@@ -85,9 +85,9 @@ def inside(node: Node, style: Style, outer: float) -> Inside:
         texts += stacked(wrapped(_leases(node), room, size - 1)[:2], outer / 2, y, size - 1, "faint")
         y += (size - 1) * LINE * (len(texts) - 1)
     y += 6
-    y = _pods(made, node, style, left, room, y)
+    y = _pods(made, node, style, left, room, y) + spare
     if node.running:
-        for row in _rows(node):
+        for row in rows(node):
             y += style.rows
             y = _row(made, node, style, row, left, room, y)
         _join(made, node)
@@ -163,9 +163,8 @@ def _pod(made: Inside, node: Node, pod: Pod, style: Style, x: float, y: float, w
     box = Box("pod", x, y, wide, tall, tuple(told), "", node.name, pod.key, tip, state)
     made.places[pod.key] = box
     yield box
-    card = Box(
-        "eth", centre - 22, y + tall - 17, 44, 17, (Text("eth0", centre, y + tall - 5, size - 1),), pod.place, node.name, pod.key
-    )
+    word = Text("eth0", centre, y + tall - 5, size - 1)
+    card = Box("eth", centre - 22, y + tall - 17, 44, 17, (word,), pod.place, node.name, pod.key, pod.place, state)
     made.places[pod.place] = card
     yield card
 
@@ -173,8 +172,8 @@ def _pod(made: Inside, node: Node, pod: Pod, style: Style, x: float, y: float, w
 ROUTING = Device("routing", "routing")
 
 
-def _rows(node: Node) -> list[list[Device]]:
-    """The devices below the pods' host ends, row by row; `ROUTING` stands where the node itself forwards."""
+def rows(node: Node) -> list[list[Device]]:
+    """The devices below the pods' host ends, row by row, uplinks last; `ROUTING` stands where the node itself forwards."""
     rank = {device.name: 0 for device in node.of("veth") if "/" in device.peer}
     _spread(node, rank, list(rank))
     for kind in ("bridge", "veth"):  # what no pod hangs on

@@ -148,7 +148,7 @@ def _cells(drawing: Drawing) -> list[Cell]:
     order = {segment.name: number for number, segment in enumerate(drawing.segments)}
     nodes = sorted(drawing.nodes, key=lambda node: order.get(node.segment, 0))
     if len(nodes) > MOST_NODES:
-        return [Cell(group, _group(group)) for group in _groups(nodes)]
+        return [Cell(group, _group(group)) for group in groups(nodes)]
     if len(nodes) <= _ROOMY:
         style = Style(True, {1: 1000.0, 2: 540.0}.get(len(nodes), 376), 18)
     elif len(nodes) <= _DENSE:
@@ -156,10 +156,11 @@ def _cells(drawing: Drawing) -> list[Cell]:
     else:
         style = Style(False, 140, 9, 9, 70, 140, 7, 4)
     wide = max((natural(node, style) for node in nodes), default=0)
-    return [Cell((node,), inside(node, style, wide)) for node in nodes]
+    tall = max((inside(node, style, wide).height for node in nodes), default=0)
+    return [Cell((node,), inside(node, style, wide, tall - inside(node, style, wide).height)) for node in nodes]
 
 
-def _groups(nodes: Sequence[Node]) -> list[tuple[Node, ...]]:
+def groups(nodes: Sequence[Node]) -> list[tuple[Node, ...]]:
     """Nodes of one segment each, about as many in each, a round number of them."""
     least = ceil(len(nodes) / _GROUPS)
     size = next((one for one in (5, 10, 20, 25, 50, 100) if one >= least), least)

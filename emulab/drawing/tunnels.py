@@ -111,7 +111,7 @@ def _label(
     words = clipped(words, right - left - 12, SIZE - 1)
     half = width(words, SIZE - 1) / 2 + 4
     spots = sorted(range(int(left + half) + 3, int(right - half) - 2, 3), key=lambda x: abs(x - wanted))
-    free = (x for x in spots if all(abs(x - other) > half for other in crossing))
+    free = (x for x in spots if all(abs(x - other) > half + 3 for other in crossing))
     x = next(free, spots[0] if spots else (left + right) / 2)
     text = Text(words, x, y + 3, SIZE - 1, kind="tunnel")
     sheet.boxes.append(Box("label", x - half, y - 7, 2 * half, 14, (text,), tip=tip))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from emulab.drawing.nouns import Device, Host, Segment
 from emulab.drawing.shapes import LINE, Box, Line, Text, clipped, stacked, width, wrapped
@@ -18,46 +19,76 @@ def segments(sheet: Sheet, row: Sequence[Cell], y: float) -> float:
     last = sheet.last(row)
     levels: list[list[tuple[float, float]]] = []
     tall = 46 if last else 24
-    for segment in sheet.drawing.segments:
-        cells, spine = sheet.attached(row, segment), segment.name in sheet.spines
+    attached = [(segment, sheet.attached(row, segment)) for segment in sheet.drawing.segments]
+    bars: list[tuple[Segment, list[Cell], Box]] = []
+    for segment, cells in sorted(attached, key=lambda found: not found[1]):
+        spine = segment.name in sheet.spines
         if not cells and not (last and (spine or not any(sheet.attached(other, segment) for other in sheet.rows))):
             continue
         left = min((cell.x for cell in cells), default=sheet.left)
-        right = max((cell.right for cell in cells), default=min(sheet.left + 400, sheet.right))
-        if len(sheet.drawing.segments) == 1:
+        right = max((cell.right for cell in cells), default=sheet.left + _bare(segment))
+        if len(attached) == 1:
             left, right = sheet.left, sheet.right
         reach = MARGIN + LANE * sheet.spines.index(segment.name) + 4 if spine else left
         top = y + level(levels, reach - 4, right + 4) * (tall + _BETWEEN)
-        _bar(sheet, segment, cells, Box("", left, top, right - left, tall), last)
+        bars.append((segment, cells, Box("segment", left, top, right - left, tall)))
         if spine:
             middle = top + tall / 2
             sheet.lines.append(Line("wire", ((reach, middle), (left, middle))))
             sheet.joints.setdefault(f"segment {segment.name}", []).append((reach, middle))
+    taken: list[tuple[float, float]] = []
+    for segment, cells, bar in sorted(bars, key=lambda found: -found[2].y):
+        end = _bar(sheet, segment, cells, bar, last)
+        if last:
+            taken.append(_way_out(sheet, segment, bar, end, taken))
+            taken.append((bar.x, bar.right))
     return y + len(levels) * (tall + _BETWEEN) - _BETWEEN if levels else y
 
 
-def _bar(sheet: Sheet, segment: Segment, cells: Sequence[Cell], bar: Box, last: bool) -> None:
-    """A segment's bar with its ports: the nodes' at its upper edge and, in the last row, the gateway's at the lower one."""
-    gateway = next((port for port in segment.ports if port.peer.startswith(f"{GATEWAY}:")), None) if last else None
-    word = width(gateway.name, SIZE) + 10 if gateway else 0
-    room = bar.width - word - 28
+def _bare(segment: Segment) -> float:
+    """How wide the bar of a segment has to be that has no nodes there."""
+    words = "  ".join([segment.name, *segment.subnets, f"MTU {segment.mtu}"])
+    return min(width(words, SIZE), 300) + sum(width(port.name, SIZE) for port in segment.ports[-1:]) + 80
+
+
+def _bar(sheet: Sheet, segment: Segment, cells: Sequence[Cell], bar: Box, last: bool) -> float:
+    """A segment's bar with the nodes' ports at its upper edge; returns where its name ends."""
+    room = bar.width - 20 - max((width(port.name, SIZE) + 18 for port in segment.ports if _to_gateway(port)), default=0)
     if not last:  # beside the first port
-        room = min(_port_left(sheet, wire.port.name, wire.x, cell) for cell in cells for wire in sheet.wires(cell, segment)) - 16
-        room -= bar.x
+        lefts = (_port_left(wire.port.name, wire.x, cell) for cell in cells for wire in sheet.wires(cell, segment))
+        room = min(lefts) - 16 - bar.x
     words = wrapped([segment.name, *segment.subnets, f"MTU {segment.mtu}"], room, SIZE)[0]
     text = Text(words, bar.x + 10, bar.bottom - 9, SIZE, "start", "strong")
     place = f"{SWITCHES}:{segment.bridge}"
     tip = "\n".join([place, *segment.subnets, f"MTU {segment.mtu}"])
-    sheet.put(Box("segment", bar.x, bar.y, bar.width, bar.height, (text,), place, tip=tip))
+    sheet.put(replace(bar, texts=(text,), place=place, tip=tip))
     sheet.places.setdefault(SWITCHES, sheet.places[place])
     for cell in cells:
         _ports(sheet, segment, cell, bar.y)
-    if gateway is not None:
-        x = max(bar.x + bar.width / 2 - word / 2, text.bounds[2] + 8)
-        _port(sheet, segment, gateway, gateway.name, min(x, bar.right - word - 6), bar.bottom - 18)
+    return text.bounds[2]
 
 
-def _port_left(sheet: Sheet, words: str, x: float, cell: Cell) -> float:
+def _to_gateway(port: Device) -> bool:
+    return port.peer.startswith(f"{GATEWAY}:")
+
+
+def _way_out(sheet: Sheet, segment: Segment, bar: Box, start: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Draw the gateway's port in a bar, where the way down meets no other bar, if possible; returns what the way takes."""
+    port = next((port for port in segment.ports if _to_gateway(port)), None)
+    if port is None:
+        return bar.x, bar.x
+    half = width(port.name, SIZE) / 2 + 5
+    least, most = start + 8 + half, bar.right - 6 - half
+    wanted = max(bar.centre[0], least)
+    spots = sorted((least + 4 * step for step in range(int(max(most - least, 0) / 4) + 1)), key=lambda x: abs(x - wanted))
+    free = (x for x in spots if all(x < left - 6 or x > right + 6 for left, right in taken))
+    alone = (x for x in spots if all(abs(x - left) > 6 for left, right in taken if left == right))
+    x = next(free, next(alone, min(wanted, most)))
+    _port(sheet, segment, port, port.name, x - half, bar.bottom - 18)
+    return x, x
+
+
+def _port_left(words: str, x: float, cell: Cell) -> float:
     """Where the box of a port begins: below its wire, and below its cell."""
     wide = width(words, SIZE) + 10
     return max(min(x - wide / 2, cell.right - wide - 4), cell.x + 2)
@@ -77,7 +108,7 @@ def _ports(sheet: Sheet, segment: Segment, cell: Cell, top: float) -> None:
         port = wire.port
         room = (wire.uplink and cell.inside.places[port.peer].width) or cell.inside.width
         words = clipped(port.name, room - 8, SIZE)
-        _port(sheet, segment, port, words, _port_left(sheet, words, wire.x, cell), top + 4)
+        _port(sheet, segment, port, words, _port_left(words, wire.x, cell), top + 4)
         tip, state = f"{port.peer} – {segment.place(port)}", "" if port.up else "down"
         sheet.lines.append(Line("wire", ((wire.x, wire.top), (wire.x, top + 4)), tip, state))
         if not port.up:
