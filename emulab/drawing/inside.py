@@ -113,8 +113,8 @@ def _pods(made: Inside, node: Node, style: Style, left: float, room: float, y: f
     rest = node.pods[len(shown) :]
     size = style.size
     if not node.pods:
-        words = Text("no pods", left + room / 2, y + size, size, kind="faint")
-        made.boxes.append(Box("words", left, y, room, size * LINE, (words,)))
+        none = Text("no pods", left + room / 2, y + size, size, kind="faint")
+        made.boxes.append(Box("words", left, y, room, size * LINE, (none,)))
         return y + size * LINE
     wide = column(node, style)
     cells = len(shown) + (1 if rest else 0)
