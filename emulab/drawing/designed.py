@@ -8,12 +8,10 @@ from itertools import combinations
 
 from emulab import fabric
 from emulab.dataplane import DataPlane
-from emulab.drawing.nouns import Device, Drawing, Host, Node, Overlay, Pod, Segment
+from emulab.drawing.nouns import MOST_NODES, Device, Drawing, Host, Node, Overlay, Pod, Segment
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES, Link, Topology
 from emulab.planning import Design
 from emulab.state import Address, Bridge, BridgePort, FdbEntry, KernelObject, State, Up, Veth, Vxlan
-
-MOST_NODES = 50  # of which each is drawn; of more, groups
 
 
 def draw(design: Design) -> Drawing:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from emulab.drawing.designed import MOST_NODES
 from emulab.drawing.inside import rows
-from emulab.drawing.nouns import Device, Drawing, Node
+from emulab.drawing.nouns import MOST_NODES, Device, Drawing, Node
 from emulab.drawing.sheet import groups
 from emulab.model import GATEWAY, SWITCHES
 

@@ -186,9 +186,9 @@ def rows(node: Node) -> list[list[Device]]:
     for device in node.of("vtep"):
         rank.setdefault(device.name, between + 1)
     last = max([between, *rank.values()]) + 1
-    rows = [[device for device in node.devices if rank.get(device.name) == row] for row in range(1, last)]
-    rows[between - 1].append(ROUTING)
-    return [*(row for row in rows if row), list(node.of("uplink"))]
+    found = [[device for device in node.devices if rank.get(device.name) == row] for row in range(1, last)]
+    found[between - 1].append(ROUTING)
+    return [row for row in (*found, list(node.of("uplink"))) if row]
 
 
 def _spread(node: Node, rank: dict[str, int], queue: list[str]) -> None:

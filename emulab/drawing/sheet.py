@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from emulab.drawing.designed import MOST_NODES
 from emulab.drawing.inside import Inside, Style, inside, natural
-from emulab.drawing.nouns import Device, Drawing, Node, Segment
+from emulab.drawing.nouns import MOST_NODES, Device, Drawing, Node, Segment
 from emulab.drawing.shapes import Box, Line, Text, clipped, moved, shifted, stacked, wrapped
 
 MARGIN, GAP, SIZE = 24, 16, 10
