@@ -70,8 +70,9 @@ def _room_for_pods(node: Node, style: Style) -> int:
 
 
 def _least(node: Node, style: Style) -> float:
-    """The narrowest box of a tunnel's end, wide enough for its name."""
-    return min(max((width(end.name, style.size) for end in node.of("vtep")), default=0) + 9, 101 if style.addresses else 84)
+    """The narrowest box of a tunnel's end, wide enough for its name, and for its addresses unless they are long."""
+    words = [word for end in node.of("vtep") for word in (end.name, *(end.addresses if style.addresses else ()))]
+    return min(max((width(word, style.size) for word in words), default=0) + 9, 120 if style.addresses else 84)
 
 
 def inside(node: Node, style: Style, outer: float, spare: float = 0) -> Inside:
