@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
-    ("selector",),
+    ("selector", "quantity"),
     ("objects", "selector_parser"),
     ("model",),
     ("topology", "state", "ipam", "policy", "endpoints"),
@@ -27,7 +27,7 @@ LAYERS = (
     ("verification",),
     ("report", "lab"),
     ("control",),
-    ("prompt",),
+    ("prompt", "checks"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
