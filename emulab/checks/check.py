@@ -40,7 +40,8 @@ class Check:
     settings: dict[str, tuple[str, ...]]
     manifests: tuple[tuple[str, str], ...]
     steps: tuple[Step, ...]
-    lines: dict[str, int] = field(default_factory=dict)  # of the file's keys
+    lines: dict[str, int] = field(default_factory=dict)  # of keys, options and plugins, by their paths
 
-    def line(self, key: str) -> int:
-        return self.lines.get(key, 1)
+    def line(self, *paths: str) -> int:
+        """Of the first of ``paths`` that is in the file."""
+        return next((self.lines[path] for path in paths if path in self.lines), 1)

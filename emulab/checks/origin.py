@@ -38,9 +38,10 @@ class Origin:
     def line(self, path: Trail) -> int:
         return self.raw.line(path)
 
-    def fail(self, path: Trail, message: str) -> NoReturn:
-        """Raise `InputError` with the place of ``path``."""
-        raise InputError(f"{shown(path)}: {message}" if path else message, self.file, self.line(path))
+    def fail(self, path: Trail, message: str, key: str | None = None) -> NoReturn:
+        """Raise `InputError` with the place of ``path``, or of a ``key`` in there."""
+        line = self.line(path if key is None else (*path, key))
+        raise InputError(f"{shown(path)}: {message}" if path else message, self.file, line)
 
     def beside(self, name: str) -> Path:
         """The path that ``name`` means: paths are seen from the file's folder."""

@@ -62,8 +62,19 @@ def read(path: Path) -> Check:
         settings=_settings(origin, given.set, plugins),
         manifests=tuple(origin.texts(("manifests",), value["manifests"])) if "manifests" in value else (),
         steps=tuple(_steps(origin, value)),
-        lines={key: origin.line((key,)) for key in value},
+        lines=_lines(origin, value),
     )
+
+
+def _lines(origin: Origin, value: dict[str, Any]) -> dict[str, int]:
+    """The lines of keys, of options (``set.vni``, ``set.calico.encap``), and of plugins (``plugin.calico``)."""
+    found = {key: origin.line((key,)) for key in value}
+    for key, inner in value.get("set", {}).items():
+        for path in ((key, own) for own in inner) if isinstance(inner, dict) else ((key,),):
+            found[".".join(("set", *path))] = origin.line(("set", *path))
+    if isinstance(value.get("plugin"), list):
+        found.update({f"plugin.{name}": origin.line(("plugin", index)) for index, name in enumerate(value["plugin"])})
+    return found
 
 
 def _topology(origin: Origin, text: str) -> str:
@@ -133,6 +144,5 @@ def _wanted(origin: Origin, path: Trail, given: Any) -> Wanted:
             raise InputError(f"within {within:g} s: at most {_LONGEST:g} s expected")
     except InputError as error:
         key = str(error).partition(" ")[0].rstrip(":")
-        there = isinstance(given, dict) and key in given
-        origin.fail((*path, key) if there else path, str(error).removeprefix(key).lstrip(": ") if there else str(error))
+        origin.fail(path, str(error), key if isinstance(given, dict) and key in given else None)
     return Wanted(expectation, origin.line(path), within)

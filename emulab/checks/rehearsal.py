@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -78,27 +79,34 @@ def _topology(check: Check, documents: Sequence[Any]) -> tuple[Topology, tuple[s
 
         return begun(topology, documents, check.topology is not None)
     except InputError as error:
-        raise _placed(error, check, "topology" if check.topology else "manifests") from None
+        raise _placed(error, check, "topology", "manifests") from None
 
 
 def _rehearsed(check: Check, plugin: str, topology: Topology, warnings: tuple[str, ...]) -> Job:
     try:
         kind = registry.plugin(plugin)
     except InputError as error:
-        raise _placed(error, check, "plugin") from None
+        raise _placed(error, check, f"plugin.{plugin}", "plugin") from None
+    settings = check.settings.get(plugin, check.settings[""])
     try:
-        plane = registry.options(kind, check.settings.get(plugin, check.settings[""]))
-    except InputError as error:
-        raise _placed(error, check, "set") from None
-    try:
+        plane = registry.options(kind, settings)
         design = planning.design(topology, plane)
     except InputError as error:
-        raise _placed(error, check, "topology") from None
+        raise _placed(error, check, *_to_blame(kind, settings, topology), f"plugin.{plugin}", "plugin", "topology") from None
     lacking = [f"{one.kind} {one.key}: {lacks}" for one in topology.objects.policies if (lacks := plane.unenforced(one))]
     live = LiveLab(check.name, cast(Lab, _Paper(design)))
     for step in check.steps:
         _carry_out(check, plugin, live, step)
     return Job(check, plugin, design, (*warnings, *lacking))
+
+
+def _to_blame(kind: type[DataPlane], settings: Sequence[str], topology: Topology) -> Iterator[str]:
+    """The option without which the plugin would do, if there is one."""
+    for setting in settings:
+        with contextlib.suppress(InputError):
+            planning.design(topology, registry.options(kind, [one for one in settings if one != setting]))
+            key = setting.partition("=")[0]
+            yield from (f"set.{kind.name}.{key}", f"set.{key}")
 
 
 def _carry_out(check: Check, plugin: str, live: LiveLab, step: Step) -> None:
@@ -123,8 +131,8 @@ def _carry_out(check: Check, plugin: str, live: LiveLab, step: Step) -> None:
         raise InputError(f"{by}{f'{step.title}: ' if step.do else ''}{error}", check.file, line) from None
 
 
-def _placed(error: InputError, check: Check, key: str) -> InputError:
-    """The error with its place, if it has none yet."""
-    if error.file:
+def _placed(error: InputError, check: Check, *paths: str) -> InputError:
+    """The error with its place, that of the first of ``paths`` which is in the file, if it has none yet."""
+    if error.file and error.line:
         return error
-    return InputError(f"{key}: {str(error).replace('--set ', '')}", check.file, check.line(key))
+    return InputError(str(error).replace("--set ", "set "), check.file, check.line(*paths))

@@ -57,7 +57,7 @@ def _link_set(origin: Origin, path: Path, given: Any) -> Asked:
             try:
                 amount = quantity(key, str(given[key]), units)
             except InputError as error:
-                origin.fail((*path, key), str(error).removeprefix(f"{key} "))
+                origin.fail(path, str(error), key)
             shape[key] = int(amount) if key == "rate" else amount
     if not shape:
         origin.fail(path, "nothing to set: rate, delay or loss expected")

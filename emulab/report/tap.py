@@ -29,7 +29,7 @@ def _diagnosis(outcome: str, reason: str, case: Case, out: TextIO) -> None:
     for key, text in (("message", reason), ("output", case.output)):
         lines = ["".join(sign if sign.isprintable() else "\ufffd" for sign in line) for line in text.expandtabs().splitlines()]
         if any(lines):
-            out.write(f"  {key}: |2-\n" + "".join(f"    {line}".rstrip() + "\n" for line in lines))
+            out.write(f"  {key}: |2-\n" + "".join(f"    {line.rstrip()}\n" for line in lines))
     out.write("  ...\n")
 
 
