@@ -367,6 +367,12 @@ BROKEN = {
         ":4: no pod or node 'a9' (did you mean 'a2'?)", False, "steps:\n- expect: a1 reaches c2\n- expect:\n  - a9 reaches c2\n"
     ),
     "pattern": Broken(":1: no pod is meant by 'shop/*' (known: default/*)", False, "expect: default/* reaches shop/*\n"),
+    "family": Broken(
+        ":2: IPv6: the pods of this topology have IPv4 only",
+        False,
+        "topology: ../topologies/mine.yaml\nexpect: left1 reaches r over IPv6\n",
+    ),
+    "size": Broken(":1: size 70: 80 to 65000 bytes expected", False, "expect: a1 reaches c2 with 70 bytes\n"),
     "mapping-key": Broken(
         ":4: expect[0].with: unknown field (did you mean 'within'?)", True, "expect:\n- from: a1\n  to: c2\n  with: care\n"
     ),

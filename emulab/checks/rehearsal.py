@@ -21,6 +21,11 @@ from emulab.planning import Design
 _USUAL = "flat"
 
 
+def title(check: Check, plugin: str) -> str:
+    """What a check with one plugin is called."""
+    return f"{check.name} [{plugin}]"
+
+
 @dataclass(frozen=True)
 class Job:
     """A check with one of its plugins, and the design that it begins with."""
@@ -32,7 +37,7 @@ class Job:
 
     @property
     def title(self) -> str:
-        return f"{self.check.name} [{self.plugin}]"
+        return title(self.check, self.plugin)
 
 
 @dataclass
@@ -62,7 +67,7 @@ class _Paper:
 
 
 def jobs(check: Check, plugins: Sequence[str] = ()) -> list[Job]:
-    """The check with each of its plugins, or instead with ``plugins``.  Raises `InputError` with file and line."""
+    """The check with each of its plugins, or with some of ``plugins``.  Raises `InputError` with file and line."""
     from emulab.kube import read
 
     documents = [document for name, text in check.manifests for document in read(text, name)]
@@ -111,7 +116,7 @@ def _to_blame(kind: type[DataPlane], settings: Sequence[str], topology: Topology
 
 def _carry_out(check: Check, plugin: str, live: LiveLab, step: Step) -> None:
     from emulab.control.operations import perform
-    from emulab.control.operations.measuring import present
+    from emulab.control.operations.measuring import check_probe, present
     from emulab.control.operations.trouble import breakage
 
     by = f"with plugin {plugin}: " if len(check.plugins) > 1 else ""
@@ -122,8 +127,10 @@ def _carry_out(check: Check, plugin: str, live: LiveLab, step: Step) -> None:
         elif step.do:
             perform(live, {"do": step.do, **step.arguments}, lambda _: None)
         for wanted in step.expected:
-            line = wanted.line
-            for source in {source for source, _ in pairs(live.lab.cluster, wanted.expectation)}:
+            line, one = wanted.line, wanted.expectation
+            families = [one.family] if one.family else []
+            check_probe(live.lab.cluster.topology.families, [one.protocol], families, one.port, one.size, timeout=1.0)
+            for source in {source for source, _ in pairs(live.lab.cluster, one)}:
                 present(live.lab.design, source)
     except InputError as error:
         if error.file:

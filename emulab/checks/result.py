@@ -47,9 +47,10 @@ class Result:
         return self.error or (f"{broken.step.title}: {broken.error}" if broken else "")
 
     @property
-    def line(self) -> int:
-        """Of the step that could not be carried out."""
-        return next((done.step.line for done in self.steps if done.error), 1)
+    def where(self) -> str:
+        """Which step could not be carried out, or the file, when it is none's fault."""
+        broken = next((done for done in self.steps if done.error), None)
+        return f"{self.job.check.file}:{broken.step.line}" if broken else self.job.check.file
 
     @property
     def state(self) -> str:

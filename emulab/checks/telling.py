@@ -33,7 +33,7 @@ def text(result: Result, console: Console, quiet: bool = False) -> None:
             if not quiet or not outcome["passed"]:
                 _outcome(result, outcome, console)
     if result.why:
-        console.print(f"  {_MARKS[False]} {escape(result.why)}  [dim]({escape(job.check.file)}:{result.line})[/]")
+        console.print(f"  {_MARKS[False]} {escape(result.why)}  [dim]({escape(result.where)})[/]")
     if result.artifacts and result.state != "passed":
         console.print(f"  [dim]see {escape(result.artifacts)}[/]")
 
@@ -140,7 +140,7 @@ def _suite(result: Result) -> Suite:
         for outcome in result.outcomes
     ]
     if result.why:
-        cases.append(Case("the check comes to its end", group, 0.0, error=f"{result.why}\n{job.check.file}:{result.line}"))
+        cases.append(Case("the check comes to its end", group, 0.0, error=f"{result.why}\n{result.where}"))
     options = {f"option {key}": str(value) for key, value in job.design.plane.options().items() if value is not None}
     facts = {"file": job.check.file, "plugin": job.plugin, "topology": job.design.topology.name, **options}
     return Suite(job.title, cases, facts, result.seconds, result.started)

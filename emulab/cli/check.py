@@ -88,21 +88,20 @@ def _jobs(paths: tuple[Path, ...], plugins: tuple[str, ...], choices: tuple[str,
     for name in plugins:
         registry.plugin(name)
     wanted: list[Job] = []
-    wrong = False
+    told, wrong = 0, False
     for path in reading.found(paths):
         try:
-            wanted += rehearsal.jobs(reading.read(path), plugins)
+            check = reading.read(path)
+            titles = {name: f"{path} {rehearsal.title(check, name)}".lower() for name in plugins or check.plugins}
+            chosen = [name for name, title in titles.items() if not choices or any(one.lower() in title for one in choices)]
+            told += len(titles)
+            wanted += rehearsal.jobs(check, chosen) if chosen else []
         except InputError as error:
             complain(str(error))
             wrong = True
-    if wrong:
-        return None
-    chosen = [
-        job for job in wanted if not choices or any(one.lower() in f"{job.check.file} {job.title}".lower() for one in choices)
-    ]
-    if not chosen:
-        raise InputError(f"-k {' -k '.join(choices)}: none of {len(wanted)} checks has that in 'file name [plugin]'")
-    return chosen
+    if not wanted and not wrong:
+        raise InputError(f"-k {' -k '.join(choices)}: none of {told} checks has that in 'file name [plugin]'")
+    return None if wrong else wanted
 
 
 def _run(wanted: list[Job], parallel: int, junit: str | None, as_json: bool, as_tap: bool, quiet: bool) -> int:

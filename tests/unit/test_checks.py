@@ -163,7 +163,7 @@ def test_text(results: list[Result]) -> None:
         "shop [flannel]  checks/shop.yaml  0.5 s\n"
         "  ✗ pod rm a2: the kernel [refused]  (checks/shop.yaml:2)\n"
         "shop [flannel]  checks/shop.yaml  0.5 s\n"
-        "  ✗ the lab was killed by SIGKILL after 0 of 2 steps  (checks/shop.yaml:1)\n"
+        "  ✗ the lab was killed by SIGKILL after 0 of 2 steps  (checks/shop.yaml)\n"
     )
 
 
