@@ -24,6 +24,7 @@ LAYERS = (
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
     ("report", "lab"),
+    ("recording", "artifacts"),
     ("control",),
     ("prompt",),
     ("cli",),
