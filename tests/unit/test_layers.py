@@ -20,6 +20,8 @@ LAYERS = (
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
     ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
+    ("expectation",),
+    ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
@@ -45,6 +47,8 @@ PURE += (
     "enforcement",
     "evidence",
     "access",
+    "expectation",
+    "fulfilment",
 )
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
