@@ -6,7 +6,6 @@ Everything is measured while the lab is there; what comes out is one document of
 from __future__ import annotations
 
 import base64
-import io
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -84,20 +83,8 @@ def story(lab: Lab, shape: Shape, size: int | None = None) -> dict[str, Any]:
         timeout=_LOST,
         on_frame=frames.append,
     )
-    packets = _Kept()
-    trace_pcapng.write(told, frames, packets)
-    return {**told.show(), "size": size, "packets": base64.b64encode(packets.data).decode()}
-
-
-class _Kept(io.BytesIO):
-    """What was written, also when whoever wrote it has closed the file."""
-
-    data = b""
-
-    def close(self) -> None:
-        if not self.closed:
-            self.data = self.getvalue()
-        super().close()
+    packets = base64.b64encode(trace_pcapng.packed(told, frames)).decode()
+    return {**told.show(), "size": size, "packets": packets}
 
 
 def _of_interest(lab: Lab, result: RunResult) -> Iterator[tuple[Shape, int | None]]:
