@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from emulab.drawing import draw
 from emulab.packet import FlowResult, Kind, MtuResult
 from emulab.planning import Design
 from emulab.report import json_report, verdict
@@ -49,7 +50,7 @@ def build(
             {**pod, "labels": dict(endpoint.pod.labels)}
             for pod, endpoint in zip(json_report.pods(cluster), cluster.endpoints, strict=True)
         ],
-        "drawing": None,
+        "drawing": draw(design).show(),
         "letters": {**{letter: state for state, letter in LETTERS.items()}, NOT_PROBED: "not probed"},
         "pairs": pairs(result),
         "findings": [_finding(group) for group in verdict.groups(result)],

@@ -13,6 +13,8 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 
+from emulab.drawing import Drawing
+from emulab.report import drawing_svg
 from emulab.report.document import Document
 
 SCRIPTS = ("elements.js", "facts.js", "cluster.js", "walk.js", "matrix.js", "sections.js", "page.js")
@@ -37,7 +39,7 @@ def render(document: Document, *, scripts: Sequence[str] = (), styles: Sequence[
     policy = {
         "default-src": "'none'",
         "script-src": " ".join(map(_hash, every)),
-        "style-src": " ".join(map(_hash, looks)),
+        "style-src": " ".join(map(_hash, (*looks, drawing_svg.STYLE))),
         "img-src": "data: blob:",
         "connect-src": connect,
         "base-uri": "'none'",
@@ -57,7 +59,7 @@ def render(document: Document, *, scripts: Sequence[str] = (), styles: Sequence[
 
 def drawing(document: Document) -> str:
     """The cluster as SVG, "" without a drawing."""
-    return ""
+    return drawing_svg.render(Drawing.read(document["drawing"])) if document["drawing"] else ""
 
 
 def _source(name: str) -> str:
