@@ -74,7 +74,7 @@ def command(
     wanted = _jobs(paths, plugins, choices)
     if wanted is None:
         return 2
-    if junit and not os.access(os.path.dirname(junit) or ".", os.W_OK):
+    if junit and not (Path(junit).parent.is_dir() and os.access(Path(junit).parent, os.W_OK)):
         raise InputError(f"--junit {junit}: cannot write there")
     folder = prepared(artifacts)
     begun = time.monotonic()
