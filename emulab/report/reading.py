@@ -220,7 +220,7 @@ def read(data: bytes, name: str) -> Document:
         raise InputError(f"no whole {SCHEMA}: {error}", name) from None
     except InputError as error:
         raise InputError(f"no whole {SCHEMA}: {error}", name) from None
-    return {"drawing": None, **document}
+    return {**document, "drawing": drawing}
 
 
 def _finite(number: str) -> float:

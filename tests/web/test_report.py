@@ -89,7 +89,7 @@ def test_where_it_was_lost_and_what_was_expected(opened: Callable[..., Page]) ->
     page.get_by_text("tcp/IPv4", exact=True).first.click()
     assert page.locator(".grid .cell.dropped").count() == 1
     page.locator("#plan summary", has_text="Node node-a").click()
-    expect(page.get_by_label("Lines of node-a")).to_contain_text("sysctl -w net.ipv4.ip_forward=1")
+    expect(page.get_by_label("Lines of node-a", exact=True)).to_contain_text("sysctl -qw net.ipv4.ip_forward=1")
     page.locator("#kinds summary").click()
     page.get_by_role("button", name="a1 → internet icmp/IPv4").click()
     expect(page.locator("#walk .policy, #walk h2")).to_have_text("a1 → internet")
