@@ -119,8 +119,9 @@ class _Making:
         routing, bridge = f"{name}{_ROUTING}", self.names.get(f"{node.name}:{device.bridge}")
         here = self.names.get(node.place(device))
         if here is None:  # from the pod straight to what its host end is a port of
-            several = self.names[device.peer].endswith("more")
-            self._join(self.names[device.peer], bridge or routing, "pair", "" if several else device.name, not device.up)
+            pod = self.names.get(device.peer, routing)
+            label = "" if pod.endswith("more") else device.name
+            self._join(pod, bridge or routing, "pair", label, not device.up)
             return
         if bridge:
             self._join(*self._downwards(node, here, bridge), "port")

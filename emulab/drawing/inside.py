@@ -70,8 +70,9 @@ def _room_for_pods(node: Node, style: Style) -> int:
 
 
 def _least(node: Node, style: Style) -> float:
-    """The narrowest box of a tunnel's end, wide enough for its name."""
-    return min(max((width(end.name, style.size) for end in node.of("vtep")), default=0) + 9, 101 if style.addresses else 84)
+    """The narrowest box of a tunnel's end, wide enough for its name, and for its addresses unless they are long."""
+    words = [word for end in node.of("vtep") for word in (end.name, *(end.addresses if style.addresses else ()))]
+    return min(max((width(word, style.size) for word in words), default=0) + 9, 120 if style.addresses else 84)
 
 
 def inside(node: Node, style: Style, outer: float, spare: float = 0) -> Inside:
@@ -263,16 +264,15 @@ def _device(node: Node, device: Device, x: float, y: float, wide: float, tall: f
 def _join(made: Inside, node: Node) -> None:
     """The lines between a node's devices, and between them and routing."""
     routing = made.places.pop("routing")
-    devices = {device.name: device for device in node.devices}
     for device in node.devices:
-        here = made.places[node.place(device)]
-        if here.kind == "more":
-            continue
-        if device.bridge in devices:
-            _connect(made, "port", here, made.places[node.place(devices[device.bridge])])
         mine, other = node.place(device), device.peer
-        if other.startswith(f"{node.name}:") and mine < other:
-            _connect(made, "pair", here, made.places[other])
+        here, bridge, peer = (made.places.get(place) for place in (mine, f"{node.name}:{device.bridge}", other))
+        if here is None or here.kind == "more":
+            continue
+        if bridge is not None:
+            _connect(made, "port", here, bridge)
+        if peer is not None and other.startswith(f"{node.name}:") and mine < other:
+            _connect(made, "pair", here, peer)
         routes = device.kind in ("bridge", "veth", "uplink") and not device.bridge and (device.addresses or "/" in device.peer)
         if routes or (device.kind == "vtep" and not device.bridge):
             _connect(made, "route", routing, here)

@@ -6,6 +6,7 @@ A *place* is an interface of a namespace, written as traces and findings write i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from emulab.drawing.layout import Layout
 
 T = TypeVar("T")
+KINDS = ("veth", "bridge", "vtep", "uplink", "leg", "port")
 MOST_NODES = 50  # of which each is drawn; of more, groups
 
 
@@ -39,6 +41,9 @@ class Device:
     over: str = ""
     vni: int = 0
     note: str = ""
+
+
+_NONE = Device("", "")
 
 
 @dataclass(frozen=True)
@@ -169,18 +174,24 @@ class Drawing:
         places = {place: list(point) for place, point in found.items() if found.get(place.rpartition(":")[0]) != point}
         return {**_shown(self), "size": size, "places": places}
 
+    def _wanted(self) -> Iterator[tuple[str, set[str]]]:
+        """Each place that is named as another's end, and where that can be.  In a large cluster nodes are without devices."""
+        large = len(self.nodes) > MOST_NODES
+        inside = {(node.name if large else node.place(device)) for node in self.nodes for device in node.devices or (_NONE,)}
+        beyond = {segment.place(port) for segment in self.segments for port in segment.ports}
+        beyond |= {host.place(device) for host in self.hosts for device in host.devices}
+        pods = {pod.place for node in self.nodes for pod in node.pods}
+        yield from ((end.partition(":")[0] if large else end, inside) for overlay in self.overlays for end in overlay.ends)
+        yield from ((device.peer, beyond) for host in self.hosts for device in host.devices)
+        peers = {device.peer for node in self.nodes for device in node.devices if device.peer}
+        yield from ((peer, beyond if peer in beyond else pods if "/" in peer else inside) for peer in sorted(peers))
+
     @classmethod
     def read(cls, shown: Any) -> Drawing:
         """The drawing of what `show` returned.  Raises `InputError` for anything else."""
         found = _read(cls, shown, "drawing")
-        nodes = {node.name for node in found.nodes}
-        places = {node.place(device) for node in found.nodes for device in node.devices} | nodes
-        ports = {segment.place(port) for segment in found.segments for port in segment.ports}
-        ports |= {host.place(device) for host in found.hosts for device in host.devices}
-        wanted = [(end, places) for overlay in found.overlays for end in overlay.ends]
-        wanted += [(device.peer, ports) for host in found.hosts for device in host.devices]
-        for place, known in wanted:
-            if place not in known and not (known is places and len(nodes) > MOST_NODES and place.partition(":")[0] in nodes):
+        for place, known in found._wanted():
+            if place not in known:
                 raise InputError(f"drawing: nothing is at '{place}'{nearest(place, known)}")
         return found
 
@@ -230,6 +241,8 @@ def _read(kind: type[T], shown: Any, where: str) -> T:
                 value = tuple(_typed(one, str, f"{here}[{place}]") for place, one in enumerate(value))
         else:
             value = _typed(value, {"int": int, "bool": bool}.get(str(field.type), str), here)
+            if kind is Device and field.name == "kind" and value not in KINDS:
+                raise InputError(f"{here}: no kind '{value}'{nearest(value, KINDS)}")
         found[field.name] = value
     try:
         return kind(**found)

@@ -130,11 +130,11 @@ def hosts(sheet: Sheet, y: float) -> float:
     gateway, outside = found.get(GATEWAY), found.get(OUTSIDE_HOST)
     if gateway is None:
         return y
-    legs = [device for device in gateway.devices if device.peer.startswith(f"{SWITCHES}:")]
+    legs = [device for device in gateway.devices if device.peer in sheet.places]
     out = [device for device in gateway.devices if device not in legs]
     wide = _host_width((*legs, *out))
     total = wide + (_BESIDE + _host_width(outside.devices) if outside else 0)
-    ports = [sheet.places[device.peer][0] for device in legs if device.peer in sheet.places]
+    ports = [sheet.places[device.peer][0] for device in legs]
     centre = sum(ports) / len(ports) if ports else (sheet.left + sheet.right) / 2
     x = max(min(centre - _host_width(legs) / 2, sheet.right - total), MARGIN)
     sheet.right = max(sheet.right, x + total)
@@ -143,18 +143,14 @@ def hosts(sheet: Sheet, y: float) -> float:
     for number, device in enumerate(legs):
         (start, above), (end, _) = sheet.places[device.peer], sheet.places[gateway.place(device)]
         bend = y + 6 + 8 * number
-        points = ((start, above + 7), (start, bend), (end, bend), (end, top + 8))
-        sheet.lines.append(
-            Line(
-                "wire",
-                points if abs(start - end) > 2 else (points[0], (start, top + 8)),
-                f"{device.peer} – {gateway.place(device)}",
-            )
-        )
+        straight, bent = (start, top + 8), ((start, bend), (end, bend), (end, top + 8))
+        points = (straight,) if abs(start - end) <= 2 else bent
+        sheet.lines.append(Line("wire", ((start, above + 7), *points), f"{device.peer} – {gateway.place(device)}"))
     if outside:
         bottom = max(bottom, _host(sheet, outside, outside.devices, x + wide + _BESIDE, top, total - wide - _BESIDE))
         for device in out:
-            sheet.lines.append(Line("wire", (sheet.places[gateway.place(device)], sheet.places[device.peer])))
+            if device.peer in sheet.places:
+                sheet.lines.append(Line("wire", (sheet.places[gateway.place(device)], sheet.places[device.peer])))
     return bottom
 
 
