@@ -25,6 +25,7 @@ LAYERS = (
     ("verification",),
     ("report", "lab"),
     ("control",),
+    ("web",),
     ("prompt",),
     ("cli",),
 )
