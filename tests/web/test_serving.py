@@ -1,4 +1,4 @@
-"""The server of `emulab serve` on a real socket, before a lab that is none: who stalls, floods or talks nonsense holds nobody up."""
+"""The server of `emulab serve` on a real socket, before a lab that is none: who stalls or talks nonsense holds nobody up."""
 
 from __future__ import annotations
 
@@ -168,6 +168,25 @@ def test_many_streams_and_one_that_reads_nothing(served: Served) -> None:
             if another.recv(12) == b"HTTP/1.1 200":
                 break
         assert time.monotonic() < deadline
+
+
+def test_a_stream_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_STALLED", 300)
+    monkeypatch.setattr("emulab.web.site.STREAMS", 1)
+    one = Served()
+    stalled = socket.socket()
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    stalled.connect(("127.0.0.1", one.port))
+    stalled.sendall(one.asks_for("events").encode())
+    assert stalled.recv(12) == b"HTTP/1.1 200"
+    statuses, deadline = [], time.monotonic() + 10
+    while b"HTTP/1.1 200" not in statuses and time.monotonic() < deadline:
+        one.lab.tell({"event": "flood", "padding": "x" * 100_000})
+        with one.open(one.asks_for("events")) as other:
+            statuses.append(other.recv(12))
+    assert (statuses[0], statuses[-1]) == (b"HTTP/1.1 503", b"HTTP/1.1 200")
+    stalled.close()
+    one.end()
 
 
 def until_end(served: Served, then: Callable[[], None]) -> tuple[float, bytes]:
