@@ -14,16 +14,16 @@ _PULSE = 10.0  # seconds without an event, after which a stream says that it is 
 
 
 class Events:
-    """``kept`` are the latest with their numbers, from 1 on.  All of it belongs to one event loop."""
+    """``kept`` are the latest with their numbers, up to ``last``.  All of it belongs to one event loop."""
 
     def __init__(self) -> None:
         self.kept: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
-        self._last, self._news, self._over = 0, asyncio.Event(), False
+        self.last, self._news, self._over = 0, asyncio.Event(), False
         self.streams = 0
 
     def tell(self, event: dict[str, Any]) -> None:
-        self._last += 1
-        self.kept.append((self._last, event))
+        self.last += 1
+        self.kept.append((self.last, event))
         self._wake()
 
     def close(self) -> None:
@@ -42,9 +42,9 @@ class Events:
             yield b"retry: 1000\n\n"
             while True:
                 news = self._news
-                if seen > self._last:  # of another server at this address
+                if seen > self.last:  # of another server at this address
                     seen = 0
-                first = self.kept[0][0] if self.kept else self._last + 1
+                first = self.kept[0][0] if self.kept else self.last + 1
                 if seen + 1 < first:
                     yield _record(first - 1, {"event": "missed", "number": first - 1 - seen})
                 for number, event in list(self.kept):
@@ -52,7 +52,7 @@ class Events:
                         yield _record(number, event)
                         seen = number
                 seen = max(seen, first - 1)
-                if seen < self._last:
+                if seen < self.last:
                     continue
                 if self._over:
                     return

@@ -9,6 +9,8 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from html import escape
+from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,12 +19,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from emulab.drawing import Drawing
 from emulab.errors import EmulabError, InputError, MachineError, nearest
+from emulab.report import drawing_svg, page
 from emulab.web.asking import Asked, Asking, Connect
 from emulab.web.events import STREAMS, Events
 
 LONGEST = 16 << 10  # bytes of a request's body
 _PATIENCE = 10.0  # seconds for it
+_TRACING = 1.0  # seconds of a measurement for traces: any other is a click away
 _EVERY = 0.1  # seconds between two events of progress
 _IDLE = ("alive", "watching")
 # path -> operation, and its arguments by the names that they have here
@@ -45,10 +50,13 @@ class Site:
         self.measurements = 0
         self._ask = Asking(connect)
         self._measuring: dict[str, int] | None = None
+        self._failure = ""  # why the last measurement was none
         self._changes = self._measured_at = 0
         self._tasks: set[asyncio.Task[None]] = set()
         routes = [
+            Route("/", self._page),
             Route("/state", self._state),
+            Route("/drawing", self._drawing),
             Route("/report", self._report),
             Route("/events", self._events),
             Route("/measure", _answered(self._measure), methods=["POST"]),
@@ -105,8 +113,30 @@ class Site:
         changed = self._changes != self._measured_at
         return {"measurements": self.measurements, "measuring": self._measuring, "changed": changed}
 
+    async def _page(self, _: Request) -> Response:
+        if self.document is None:
+            return self._wait()
+        served = {"lab": self.name, "last": self.events.last}
+        scripts = (f"window.served = {json.dumps(served)};", _source("live.js"))
+        html = page.render(self.document, scripts=scripts, styles=(_source("live.css"),), connect="'self'")
+        # What may be loaded and run is in the page itself, by hashes; a header can say more than a page may.
+        policy = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+        return Response(html, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+    def _wait(self) -> Response:
+        """Until the first measurement is there."""
+        told = self._failure or "measuring" + (" {done} of {total}".format(**self._measuring) if self._measuring else "")
+        text = f'<!doctype html><html lang="en"><title>{escape(self.name)}</title><p role="status">Lab {escape(self.name)}: '
+        return Response(f"{text}{escape(told)} …</p></html>\n", media_type="text/html", headers={"Refresh": "1"})
+
+    async def _drawing(self, _: Request) -> Response:
+        found = await self._ask(lambda lab: lab.ask("drawing"))
+        return Response(drawing_svg.render(Drawing.read(found)), media_type="image/svg+xml")
+
     async def _report(self, _: Request) -> Response:
-        return JSONResponse(self.document) if self.document is not None else Response(status_code=204)
+        if self.document is None:
+            return Response(status_code=204)
+        return JSONResponse({**self.document, "svg": page.drawing(self.document)})
 
     async def _events(self, request: Request) -> Response:
         if self.events.streams >= STREAMS:
@@ -136,12 +166,12 @@ class Site:
         self._measuring, changes = {"done": 0, "total": 0}, self._changes
         self.events.tell({"event": "measuring", **self._measuring})
         try:
-            document = await self._ask.apart(lambda lab: lab.ask("record", on_event))
+            document = await self._ask.apart(lambda lab: lab.ask("record", on_event, seconds=_TRACING))
         except EmulabError as error:
-            self._measuring = None
+            self._measuring, self._failure = None, str(error)
             self.events.tell({"time": time.time(), "event": "measurement failed", "error": str(error)})
             return
-        self.document, self._measuring, self._measured_at = document, None, changes
+        self.document, self._measuring, self._measured_at, self._failure = document, None, changes, ""
         self.measurements += 1
         self.events.tell({"time": time.time(), "event": "measured", **document["summary"]})
 
@@ -165,6 +195,10 @@ class Site:
         do, names = CHANGES[path]
         arguments = _arguments(given, names)
         return JSONResponse(await self._ask(lambda lab: lab.ask(do, **arguments)))
+
+
+def _source(name: str) -> str:
+    return resources.files("emulab.web").joinpath(name).read_text(encoding="utf-8")
 
 
 def _arguments(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
