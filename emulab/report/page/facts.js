@@ -8,6 +8,7 @@ const GOOD = new Set(['delivered', 'denied', 'not probed']);
 const tone = (state) => (state || 'not probed').replaceAll(' ', '-');
 const short = (name) => (name.startsWith('svc/default/') ? `svc/${name.slice(12)}` : name.replace(/^default\//, ''));
 const shape = (one) => `${one.protocol}/IPv${one.family}`;
+const arrows = (words) => words.replaceAll(' -> ', ' → ');
 const number = (value) => value.toLocaleString('en');
 const micro = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} ms` : `${value.toFixed(value < 10 ? 1 : 0)} µs`);
 

@@ -25,7 +25,7 @@ const matrix = {
       return parts;
     });
     this.large = facts.pods.length > GRID;
-    byId('pairs').classList.toggle('large', this.large);
+    document.querySelector('.columns').classList.toggle('large', this.large);
     if (!this.large) this.pick = { from: null, to: null };
     else if (this.pick.from === null || this.pick.from >= this.blocks.length || this.pick.to >= this.blocks.length) this.pick = { from: 0, to: Math.min(1, this.blocks.length - 1) };
     this.draw();

@@ -93,11 +93,11 @@ const walk = {
     const button = (label, title, act) => el('button', { type: 'button', 'aria-label': title, title, onclick: act }, label);
     const back = way.hops.findIndex((hop) => hop.leg === 'reply');
     parts.push(el('div', { class: 'stepper', role: 'group', 'aria-label': 'Step along the way' },
-      button('⏮', 'First place', () => this.go(0)),
+      button('|◀', 'First place', () => this.go(0)),
       button('◀', 'Previous place', () => this.go(this.step - 1)),
       el('output', { id: 'step' }),
       button('▶', 'Next place', () => this.go(this.step + 1)),
-      button('⏭', 'Last place', () => this.go(way.hops.length - 1)),
+      button('▶|', 'Last place', () => this.go(way.hops.length - 1)),
       back > 0 ? el('button', { type: 'button', onclick: () => this.go(back) }, 'The way back') : null,
       way.packets ? this.download(way) : null,
       way.traced ? null : el('span', { class: 'hint' }, 'seen by verify: reasons, MTU and MACs are in traces only')));
@@ -141,7 +141,7 @@ const walk = {
       el('span', { class: 'arrow', 'aria-hidden': 'true' }, hop.direction === 'out' ? '→' : '←'),
       el('span', { class: 'place' }, el('span', { class: 'unseen' }, hop.direction === 'out' ? 'leaves by ' : 'arrives at '), short(hop.place)),
       el('span', { class: 'time' }, micro(hop.time_us)),
-      told.length ? el('span', { class: 'changed' }, told.join(', ')) : null,
+      told.length ? el('span', { class: 'changed' }, arrows(told.join(', '))) : null,
       hop.why.length ? el('span', { class: 'print-only' }, `because ${hop.why.join('; ')}`) : null);
   },
 
@@ -176,7 +176,7 @@ const walk = {
     for (const finding of this.marks(hop, 'findings')) parts.push(el('div', { class: 'mark bad' }, difference(finding)));
     for (const change of this.marks(hop, 'translations')) parts.push(el('div', { class: 'mark fine' }, el('span', {}, 'As it should be: '), difference(change)));
     parts.push(this.headers(hop, before));
-    if (hop.changed.length) parts.push(el('h4', {}, 'Changed since the place before'), el('ul', { class: 'changes' }, hop.changed.map((words) => el('li', {}, words))));
+    if (hop.changed.length) parts.push(el('h4', {}, 'Changed since the place before'), el('ul', { class: 'changes' }, hop.changed.map((words) => el('li', {}, arrows(words)))));
     if (hop.why.length) parts.push(el('h4', {}, 'Because'), el('ul', { class: 'why' }, hop.why.map((words) => el('li', {}, code(words)))));
     return parts;
   },
@@ -190,7 +190,7 @@ const walk = {
     for (const [name, read, icmpName] of FIELDS) {
       const cells = columns.map(([, headers, was, macs, wasMacs]) => [headers ? read(headers, macs) : undefined, was ? read(was, wasMacs) : undefined, Boolean(was)]);
       if (cells.every(([now, was]) => now === undefined && was === undefined)) continue;
-      rows.push(el('tr', {}, el('th', { scope: 'row' }, hop.inner.protocol === 'icmp' && icmpName && columns.length < 2 ? icmpName : name),
+      rows.push(el('tr', {}, el('th', { scope: 'row' }, hop.inner.protocol === 'icmp' && icmpName ? (columns.length < 2 ? icmpName : `${name}, ${icmpName.toLowerCase()}`) : name),
         cells.map(([now, was, compared], index) => this.cell(now, was, compared || (index === 0 && columns.length > 1 && before !== null)))));
     }
     const title = (name, headers) => (name === 'Outer' ? (headers ? `Outer (${headers.kind})` : 'Outer (removed)') : name);
