@@ -15,9 +15,10 @@
   const KEPT = 300; // lines of the log
   const served = window.served;
   let state = null;
+  let rendering = false;
 
   const control = (name, attributes, ...children) => el(name, { 'data-asks': true, ...attributes }, ...children);
-  const labelled = (label, field) => el('label', {}, el('span', {}, label), field);
+  const labelled = (label, field) => el('div', { class: 'field' }, el('label', { for: field.id }, label), field);
   const select = (attributes, ...children) => control('select', attributes, ...children);
 
   const parts = {
@@ -27,16 +28,16 @@
     wrong: el('p', { class: 'wrong', role: 'alert', hidden: true }),
     from: select({ id: 'trace-from' }),
     to: select({ id: 'trace-to' }),
-    protocol: select({ onchange: () => { parts.port.disabled = !ports(); } }, ['icmp', 'udp', 'tcp'].map((name) => el('option', {}, name))),
-    port: control('input', { type: 'number', min: 1, max: 65535, placeholder: '8080', disabled: true }),
-    family: select({}, el('option', { value: 4 }, 'IPv4'), el('option', { value: 6 }, 'IPv6')),
+    protocol: select({ id: 'trace-protocol', onchange: () => { parts.port.disabled = !ports(); } }, ['icmp', 'udp', 'tcp'].map((name) => el('option', {}, name))),
+    port: control('input', { id: 'trace-port', type: 'number', min: 1, max: 65535, placeholder: '8080', disabled: true }),
+    family: select({ id: 'trace-family' }, el('option', { value: 4 }, 'IPv4'), el('option', { value: 6 }, 'IPv6')),
     fault: select({ id: 'fault', onchange: () => showPlaces() }),
     place: select({ id: 'fault-place' }),
     summary: el('p', { class: 'hint', id: 'fault-summary' }),
     injected: el('ul', { class: 'injected', 'aria-label': 'Injected faults' }),
     clear: control('button', { type: 'button', onclick: () => ask('faults/clear') }, 'Clear faults'),
     switches: el('tbody'),
-    log: el('ol', { class: 'log', role: 'log', tabindex: 0, 'aria-label': 'Events' }),
+    log: el('ol', { class: 'log' }),
   };
   const ports = () => parts.protocol.value !== 'icmp';
   const submit = (work) => (event) => { event.preventDefault(); work(); };
@@ -57,7 +58,7 @@
         parts.summary, parts.injected, parts.clear),
       panel('Nodes and links', el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Switches of nodes and links' },
         el('table', {}, el('thead', {}, el('tr', {}, ['Name', 'Node', 'Link'].map((name) => el('th', { scope: 'col' }, name)))), parts.switches))),
-      panel('Events', parts.log)));
+      panel('Events', el('div', { class: 'scroll', role: 'log', tabindex: 0, 'aria-label': 'Events' }, parts.log))));
   document.getElementById('main').prepend(section);
   document.querySelector('footer p').textContent = 'Made by emulab serve, of a lab that runs now.';
 
@@ -105,7 +106,7 @@
   function showPlaces() {
     const chosen = state.faults.find((one) => one.name === parts.fault.value);
     offer(parts.place, (chosen?.places || []).map((place) => [place, short(place)]));
-    parts.summary.textContent = chosen ? `${chosen.summary}.  What one sees: ${chosen.symptom}.` : 'Nothing can break here in a known way.';
+    parts.summary.textContent = chosen ? `${chosen.summary[0].toUpperCase()}${chosen.summary.slice(1)}.  What one sees: ${chosen.symptom}.` : 'Nothing can break here in a known way.';
   }
 
   function toggle(label, on, act) {
@@ -175,7 +176,11 @@
 
   async function report() {
     const found = await fetch('report');
-    if (found.ok) window.emulab.render(await found.json());
+    if (!found.ok) return;
+    const document = await found.json();
+    rendering = true;
+    window.emulab.render(document);
+    rendering = false;
   }
 
   let waiting = null;
@@ -183,24 +188,29 @@
     waiting ??= setTimeout(() => { waiting = null; look().catch(() => {}); }, 100);
   }
 
+  const counted = new Map(); // how a verdict changed -> the line of all that changed so
   // ``time  what  details``; verdicts that change in the same way are counted on one line.
   function note(event) {
     const { time, event: what, ...facts } = event;
     const { from, to, protocol, family, ...rest } = facts;
     const verdict = what === 'verdict changed';
     const kind = verdict ? `${facts.before} → ${facts.after}` : '';
-    const last = parts.log.lastElementChild;
-    if (verdict && last?.dataset.kind === kind) {
-      last.dataset.number = String(Number(last.dataset.number) + 1);
-      last.querySelector('.facts').textContent = `${kind}: ${last.dataset.number} flows`;
+    if (!verdict) counted.clear();
+    const same = counted.get(kind);
+    if (same) {
+      same.number += 1;
+      same.line.querySelector('.facts').textContent = `${kind}: ${same.number} flows`;
       return;
     }
     const told = verdict ? `${kind}: ${short(from)} → ${short(to)} ${protocol}/IPv${family}` : Object.entries(what === 'measured' ? { flows: rest.flows } : rest)
-      .filter(([, value]) => value !== null && value !== '').map(([key, value]) => `${key} ${Array.isArray(value) ? value.map(short).join(', ') : short(value)}`).join(', ');
-    const atEnd = parts.log.scrollTop + parts.log.clientHeight >= parts.log.scrollHeight - 8;
-    parts.log.append(el('li', { 'data-kind': kind, 'data-number': 1 }, el('time', {}, new Date(time * 1000).toLocaleTimeString('en-GB')), el('strong', {}, what), el('span', { class: 'facts' }, told)));
+      .filter(([, value]) => value).map(([key, value]) => `${key} ${Array.isArray(value) ? value.map(short).join(', ') : short(value)}`).join(', ');
+    const frame = parts.log.parentElement;
+    const atEnd = frame.scrollTop + frame.clientHeight >= frame.scrollHeight - 8;
+    const line = el('li', {}, el('time', {}, new Date(time * 1000).toLocaleTimeString('en-GB')), el('strong', {}, what), el('span', { class: 'facts' }, told));
+    if (verdict) counted.set(kind, { line, number: 1 });
+    parts.log.append(line);
     while (parts.log.children.length > KEPT) parts.log.firstElementChild.remove();
-    if (atEnd) parts.log.scrollTop = parts.log.scrollHeight;
+    if (atEnd) frame.scrollTop = frame.scrollHeight;
   }
 
   const stream = new EventSource('events');
@@ -231,7 +241,7 @@
     if (event.event === 'lab gone') end(`The lab '${event.lab}' is gone.  What is shown is what was measured last.`);
     else if (event.event === 'measured' || event.event === 'missed') report().then(look).catch(() => {});
     else if (event.event === 'measurement failed') { wrong(`The measurement failed: ${event.error}`); lookSoon(); }
-    else lookSoon();
+    else if (event.event !== 'lab down') lookSoon();
   };
 
   window.emulab.onPair = ({ from, to }) => {
@@ -240,9 +250,11 @@
     trace();
     return true;
   };
-  window.emulab.onCell = ({ from, to }) => {
+  // Of most pairs only the verdict is recorded: whoever asks for the way has it traced.
+  window.emulab.onCell = ({ from, to, way }) => {
     if ([...parts.from.options].some((option) => option.value === from)) parts.from.value = from;
     if ([...parts.to.options].some((option) => option.value === to)) parts.to.value = to;
+    if (!way && !rendering && !state?.over) trace();
   };
   window.emulab.onDevice = ({ node, pod }) => {
     const row = !pod && node && [...parts.switches.rows].find((one) => one.dataset.name === node);
