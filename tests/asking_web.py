@@ -17,6 +17,7 @@ from emulab.web.guard import Guard
 from emulab.web.site import Site
 
 HOST = "127.0.0.1:8080"
+NO_REPORT: dict[str, Any] = {"verdict": "", "findings": [], "drawing": None}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class FakeLab:
             "link_set": {"lines": {}},
             "node_stop": {"lines": {}},
             "node_start": {"lines": {}},
-            "record": {"schema": "emulab/report/1", "summary": {"flows": 2}},
+            "record": {"schema": "emulab/report/1", "summary": {"flows": 2}, "title": "</script>", **NO_REPORT},
             "trace": {"ok": True, "report": '{"schema": "emulab/trace/1"}'},
         }
         self._files: list[int] = []
@@ -88,10 +89,10 @@ class FakeLab:
 class Visitor:
     """Somebody who sends requests to one site, by default as the page does; ``lab`` is behind it."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", name: str = "fake") -> None:
         self.lab = FakeLab()
         self.sent: list[Any] = []  # the last answer's messages
-        self.site = Site("fake", self.lab)
+        self.site = Site(name, self.lab)
         self.guard = Guard(self.site.app, host)
         entrance = self.get(f"/?token={self.guard.token}")
         self.entrance = entrance

@@ -28,6 +28,7 @@ from emulab.web.events import STREAMS, Events
 LONGEST = 16 << 10  # bytes of a request's body
 _PATIENCE = 10.0  # seconds for it
 _TRACING = 1.0  # seconds of a measurement for traces: any other is a click away
+_AGAIN = 5.0  # seconds, after which a first measurement that failed is tried again
 _EVERY = 0.1  # seconds between two events of progress
 _IDLE = ("alive", "watching")
 # path -> operation, and its arguments by the names that they have here
@@ -38,7 +39,7 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "/node/stop": ("node_stop", {"node": "name"}),
     "/node/start": ("node_start", {"node": "name"}),
 }
-_TRACE = {"from": "source", "to": "destination", "protocol": "protocol", "port": "port", "family": "family"}
+TRACE = {"from": "source", "to": "destination", "protocol": "protocol", "port": "port", "family": "family"}
 
 
 class Site:
@@ -76,10 +77,12 @@ class Site:
                 loop.call_soon_threadsafe(self._heard, event)
 
         async def watch() -> None:
-            with contextlib.suppress(MachineError):  # its process was killed
-                await self._ask.apart(lambda lab: lab.ask("watch", on_event))
-            self.events.tell({"time": time.time(), "event": "lab gone", "lab": self.name})
-            gone()
+            try:
+                with contextlib.suppress(MachineError):  # its process was killed
+                    await self._ask.apart(lambda lab: lab.ask("watch", on_event))
+            finally:
+                self.events.tell({"time": time.time(), "event": "lab gone", "lab": self.name})
+                gone()
 
         watching = self._begin(watch())
         heard = asyncio.ensure_future(listening.wait())
@@ -89,7 +92,7 @@ class Site:
             await watching
             raise MachineError(f"lab '{self.name}' went away")
         ready()
-        self._begin(self._record())
+        self._begin(self._first())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -118,7 +121,10 @@ class Site:
             return self._wait()
         served = {"lab": self.name, "last": self.events.last}
         scripts = (f"window.served = {json.dumps(served)};", _source("live.js"))
-        html = page.render(self.document, scripts=scripts, styles=(_source("live.css"),), connect="'self'")
+        # In a thread, as all that takes long in large labs.
+        html = await asyncio.to_thread(
+            page.render, self.document, scripts=scripts, styles=(_source("live.css"),), connect="'self'"
+        )
         # What may be loaded and run is in the page itself, by hashes; a header can say more than a page may.
         policy = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
         return Response(html, media_type="text/html", headers={"Content-Security-Policy": policy})
@@ -130,13 +136,14 @@ class Site:
         return Response(f"{text}{escape(told)} …</p></html>\n", media_type="text/html", headers={"Refresh": "1"})
 
     async def _drawing(self, _: Request) -> Response:
-        found = await self._ask(lambda lab: lab.ask("drawing"))
-        return Response(drawing_svg.render(Drawing.read(found)), media_type="image/svg+xml")
+        svg = await self._ask(lambda lab: drawing_svg.render(Drawing.read(lab.ask("drawing"))))
+        return Response(svg, media_type="image/svg+xml")
 
     async def _report(self, _: Request) -> Response:
-        if self.document is None:
+        document = self.document
+        if document is None:
             return Response(status_code=204)
-        return JSONResponse({**self.document, "svg": page.drawing(self.document)})
+        return await asyncio.to_thread(lambda: JSONResponse({**document, "svg": page.drawing(document)}))
 
     async def _events(self, request: Request) -> Response:
         if self.events.streams >= STREAMS:
@@ -151,6 +158,13 @@ class Site:
             self._begin(self._record())
             await asyncio.sleep(0)
         return JSONResponse(self.standing(), 202)
+
+    async def _first(self) -> None:
+        """There is no page without a measurement."""
+        while self.document is None:
+            await self._record()
+            if self.document is None:
+                await asyncio.sleep(_AGAIN)
 
     async def _record(self) -> None:
         """Measure the lab anew; everybody hears of it."""
@@ -181,7 +195,7 @@ class Site:
             self.events.tell({"event": "measuring", **self._measuring})
 
     async def _trace(self, _: str, given: Mapping[str, Any]) -> Response:
-        arguments = _arguments(given, _TRACE)
+        arguments = _arguments(given, TRACE)
 
         def trace(lab: Asked) -> dict[str, Any]:
             answer = lab.ask("trace", report="json", pcap=True, **arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from asking_web import Visitor
 
 from emulab.control.client import Refused
 from emulab.errors import MachineError
-from emulab.web import asking, events
+from emulab.web import asking, events, site
 from emulab.web.events import Events
 from emulab.web.site import LONGEST
 
@@ -133,7 +134,43 @@ def test_a_measurement_that_fails_is_told_and_another_may_begin() -> None:
         visitor.lab.over.set()
 
     asyncio.run(story())
-    assert told(visitor)[-1]["error"] == "too busy"
+    assert told(visitor)[1]["error"] == "too busy"
+    assert b"Lab fake: too busy" in visitor.look("").body
+
+
+def test_a_first_measurement_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "_AGAIN", 0.001)
+    visitor = Visitor()
+    good, visitor.lab.results["record"] = visitor.lab.results["record"], Refused("too busy", 3)
+
+    async def story() -> None:
+        await visitor.site.start(lambda: None, lambda: None)
+        await until(lambda: [event["event"] for event in told(visitor)].count("measurement failed") > 2)
+        visitor.lab.results["record"] = good
+        await until(lambda: visitor.site.document)
+
+    asyncio.run(story())
+
+
+def test_the_page_is_the_report_with_a_layer_more() -> None:
+    visitor = Visitor(name="<i>")
+    wait = visitor.look("")
+    assert wait.headers["refresh"] == "1" and b"Lab &lt;i&gt;: measuring" in wait.body and b"<script" not in wait.body
+    visitor.site.document = visitor.lab.results["record"]
+    page = visitor.look("")
+    assert b'<h1 id="title">&lt;/script&gt;</h1>' in page.body
+    policy = page.body.partition(b'http-equiv="Content-Security-Policy" content="')[2].partition(b'"')[0]
+    assert b"default-src &#39;none&#39;" in policy and b"unsafe" not in policy and b"connect-src &#39;self&#39;" in policy
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+
+
+def test_what_can_be_asked_is_documented() -> None:
+    told_of = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+    visitor = Visitor()
+    rows = {line.split("`")[1]: line for line in told_of.splitlines() if line.startswith(("| `GET ", "| `POST "))}
+    assert set(rows) == {f"{'POST' if 'POST' in one.methods else 'GET'} {one.path}" for one in visitor.site.app.routes}
+    for path, (_, names) in {**site.CHANGES, "/trace": ("trace", site.TRACE)}.items():
+        assert [name for name in names if f"`{name}`" not in rows[f"POST {path}"]] == []
 
 
 def test_a_lab_that_went_away_meanwhile_is_an_error() -> None:
