@@ -1,51 +1,50 @@
-"""Fixtures: Chromium as Debian packages it, and tabs in which nothing may go wrong."""
+"""A real browser without a screen, and pages that must be silent: no message on the console, no request to anywhere."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
-_QUIET = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+OPTIONS = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    if path is None:
-        assert not os.environ.get("CI"), "CI has Chromium (bootstrap.sh installs it)"
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    arguments = [*_QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists() and not os.environ.get("CI"):
+        pytest.skip("no chromium here (apt-get install chromium)")
+    root = ("--no-sandbox",) if os.geteuid() == 0 else ()  # Chromium's own sandbox is not for root
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
-
-
-def _bad(message: ConsoleMessage) -> bool:
-    """Whether it is a complaint; that a server refused what was asked, and said so (400), is none."""
-    return message.type in ("error", "warning") and "responded with a status of 400" not in message.text
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*OPTIONS, *root])
+        yield started
+        started.close()
 
 
 @pytest.fixture
-def open_tab(chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """``open_tab(scheme="dark")``: a tab; whatever its console complains about fails the test."""
-    complaints: list[str] = []
-    contexts = []
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """``visit(path, width=…, scheme=…)`` opens a file; at the end the page has complained of nothing and asked for nothing."""
+    with ExitStack() as release:
+        said: list[str] = []
+        asked: list[str] = []
 
-    def make(scheme: str = "light", width: int = 1400, height: int = 1000) -> Page:
-        viewport = {"width": width, "height": height}
-        context = chromium.new_context(color_scheme=scheme, viewport=viewport)  # type: ignore[arg-type]
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if _bad(message) else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        return page
+        def go(path: Path, *, width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+            release.callback(context.close)
+            context.set_default_timeout(10_000)
+            page = context.new_page()
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(path.as_uri())
+            return page
 
-    yield make
-    for context in contexts:
-        context.close()
-    assert complaints == []
+        yield go
+        assert said == []
+        assert [url for url in asked if not url.startswith(("file:", "blob:", "data:"))] == []

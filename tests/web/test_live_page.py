@@ -8,13 +8,14 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from terminal import Running, Terminal
 
 Tab = Callable[..., Page]
@@ -38,6 +39,25 @@ def served(terminal: Terminal) -> Iterator[tuple[Running, str]]:
     yield running, found[0]
     if not running.out.closed:
         running.stop()
+
+
+@pytest.fixture
+def open_tab(browser: Browser) -> Iterator[Tab]:
+    """``open_tab("dark")``: a tab; whatever its console complains about fails the test."""
+    with ExitStack() as release:
+        said: list[str] = []
+
+        def make(scheme: str = "light") -> Page:
+            context = browser.new_context(color_scheme=scheme, viewport={"width": 1400, "height": 1000})  # type: ignore[arg-type]
+            release.callback(context.close)
+            page = context.new_page()
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            return page
+
+        yield make
+        refused = "responded with a status of 400"  # what the lab said no to; the page shows it
+        assert [text for text in said if refused not in text] == []
 
 
 def lab(terminal: Terminal, *words: str) -> Any:
@@ -193,7 +213,7 @@ def elsewhere() -> Iterator[Any]:
 
 
 def test_a_page_elsewhere_gets_nothing_even_if_it_knows_the_path(
-    terminal: Terminal, served: tuple[Running, str], open_tab: Tab, chromium: Any, elsewhere: Any
+    terminal: Terminal, served: tuple[Running, str], open_tab: Tab, elsewhere: Any
 ) -> None:
     page = opened(open_tab(), served[1])
     context = page.context

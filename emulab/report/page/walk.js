@@ -19,7 +19,7 @@ const walk = {
   // Show a way from its first hop, or from the one that ``at`` (place and leg) names.
   open(way, at) {
     this.way = way;
-    const found = at ? way.hops.findIndex((hop) => hop.place === at.place && hop.leg === at.leg) : 0;
+    const found = at ? way.hops.findIndex((hop) => hop.place === at.place && (!at.leg || hop.leg === at.leg)) : 0;
     this.step = Math.max(0, found);
   },
 
@@ -87,7 +87,7 @@ const walk = {
       way.mtu ? `${way.reason ? '; ' : ' '}smallest MTU ${way.mtu} bytes` : '',
       way.round_trip_us ? `, back after ${micro(way.round_trip_us)}` : '');
     const parts = [told];
-    for (const finding of way.findings) if (finding.field !== 'delivery' || !way.reason) parts.push(el('p', { class: 'finding' }, sentence({ ...finding, flow: way, subject: '', text: '' })));
+    for (const finding of way.findings) if (finding.field !== 'delivery' || !way.reason) parts.push(el('p', { class: 'finding' }, sentence({ ...finding, flow: way, subject: '', text: '' }, way)));
     if (way.policy) parts.push(el('p', { class: 'policy' }, `Policies: ${way.policy}`));
     if (way.evidence?.length) parts.push(el('ul', { class: 'evidence' }, way.evidence.map((line) => el('li', {}, line))));
     const button = (label, title, act) => el('button', { type: 'button', 'aria-label': title, title, onclick: act }, label);
@@ -173,8 +173,8 @@ const walk = {
       el('div', {}, el('dt', {}, 'Time'), el('dd', {}, micro(hop.time_us))),
       el('div', {}, el('dt', {}, 'MTU'), el('dd', {}, hop.mtu ? `${hop.mtu} bytes` : 'not recorded')),
       el('div', {}, el('dt', {}, 'Leg'), el('dd', {}, hop.leg))));
-    for (const finding of this.marks(hop, 'findings')) parts.push(el('div', { class: 'mark bad' }, difference(finding)));
-    for (const change of this.marks(hop, 'translations')) parts.push(el('div', { class: 'mark fine' }, el('span', {}, 'As it should be: '), difference(change)));
+    for (const finding of this.marks(hop, 'findings')) parts.push(el('div', { class: 'mark bad' }, difference(finding, this.way)));
+    for (const change of this.marks(hop, 'translations')) parts.push(el('div', { class: 'mark fine' }, el('span', {}, 'As it should be: '), difference(change, this.way)));
     parts.push(this.headers(hop, before));
     if (hop.changed.length) parts.push(el('h4', {}, 'Changed since the place before'), el('ul', { class: 'changes' }, hop.changed.map((words) => el('li', {}, arrows(words)))));
     if (hop.why.length) parts.push(el('h4', {}, 'Because'), el('ul', { class: 'why' }, hop.why.map((words) => el('li', {}, code(words)))));
@@ -205,8 +205,17 @@ const walk = {
   },
 };
 
+// Which rule did it: the one that a trace met there, where verify knows only the connection's entry.
+function ruleOf(finding, way) {
+  if (!finding.rule || !finding.rule.startsWith('conntrack') || !way) return finding.rule;
+  const hop = way.hops.find((one) => one.place === finding.place && one.leg === finding.leg);
+  return hop?.why.find((words) => words.split(' ').some((word) => ['masquerade', 'snat', 'dnat', 'redirect'].includes(word))) || finding.rule;
+}
+
 // ``field: before → after, by rule``.
-function difference(finding) {
+function difference(finding, way) {
+  const rule = ruleOf(finding, way);
+  if (finding.field === 'delivery') return [el('ins', {}, finding.after), ' instead of ', finding.before];
   return [el('strong', {}, finding.field), ' ', el('del', {}, finding.before), ' → ', el('ins', {}, finding.after),
-    finding.rule ? el('div', { class: 'rule' }, 'by ', code(finding.rule)) : null];
+    rule ? el('div', { class: 'rule' }, 'by ', code(rule)) : null];
 }
