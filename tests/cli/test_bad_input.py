@@ -52,6 +52,7 @@ COMMANDS = [
     ("probe --all-ports --taps every", "--taps does not go with --all-ports"),
     ("probe --protocol sctp", "--protocol sctp goes with --all-ports"),
     ("completion tcsh", "tcsh", "bash"),
+    ("serve --port 70000", "70000", "65535"),
 ]
 
 FILES = [
