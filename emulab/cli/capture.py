@@ -52,9 +52,9 @@ def command(target: str, expression: tuple[str, ...], file: str | None, count: i
         tap = capture.open_tap(wanted, instructions)
     except OSError as error:
         raise InputError(f"{found['name']} has no interface '{wanted}' ({error.strerror})") from None
-    click.echo(f"capturing on {found['name']}:{wanted or 'all interfaces'}", err=True)
     for number in (signal.SIGINT, signal.SIGTERM):  # what has been seen by then is shown, so nothing sent before is missing
         signal.signal(number, lambda *_: tap.setblocking(False))
+    click.echo(f"capturing on {found['name']}:{wanted or 'all interfaces'}", err=True)
     show = _lines(found["name"]) if out is None else _pcapng(found["name"], out)
     with contextlib.suppress(BrokenPipeError):
         for taken, frame in enumerate(capture.frames(tap), 1):

@@ -1,10 +1,10 @@
-"""What pytest loads wherever emulab is installed: options, the marker, fixtures.  All else is imported when a lab is asked for."""
+"""What pytest loads wherever emulab is installed: options, the marker, fixtures.  The rest is imported for the first lab."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     known = metafunc.config.stash[_WANTED]
     # pytest shares a fixture among tests whose parameter is the same object.
     wanted = [known.setdefault(one, one) for one in _wanted(marks, metafunc.definition.path.parent)]
-    scope = "module" if fixture == "lab" else "function"
+    scope: Literal["module", "function"] = "module" if fixture == "lab" else "function"
     metafunc.parametrize(fixture, wanted, indirect=True, ids=[one.plugin for one in wanted], scope=scope)
 
 
