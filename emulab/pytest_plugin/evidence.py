@@ -62,8 +62,8 @@ def words(outcome: Mapping[str, Any]) -> Iterator[str]:
     first, *more = outcome["failures"]
     named = (outcome["expectation"]["from"], outcome["expectation"]["to"]) == (_short(first["from"]), _short(first["to"]))
     yield f"{outcome['title']}: {'' if named else f'{_flow(first)}: '}{_finding(first)}"
-    for one in (first, *more[: _TOLD - 1]):
-        if one is not first:
+    for number, one in enumerate(outcome["failures"][:_TOLD]):
+        if number:
             yield f"  {_flow(one)}: {_finding(one)}"
         if one["rule"]:
             yield f"      by {one['rule']}"

@@ -7,13 +7,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from itertools import count
 from pathlib import Path
 from typing import IO
 
 from emulab.errors import EmulabError, MachineError
+from emulab.pytest_plugin.machine import program
 from emulab.pytest_plugin.wanted import Wanted
 
 _numbers = count(1)
@@ -30,7 +30,7 @@ class Held:
     def __init__(self, wanted: Wanted, about: str) -> None:
         self.wanted, self.name = wanted, name_of(about, wanted.plugin)
         self.environment = {**os.environ}
-        command = [sys.executable, "-m", "emulab.pytest_plugin.holder", self.name, *wanted.words()]
+        command = program("emulab.pytest_plugin.holder", self.name, *wanted.words())
         with tempfile.TemporaryFile("w+") as told:
             self._holder = _started(command, told)
             try:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _UP = pytest.StashKey[list["Up"]]()
 _WANTED = pytest.StashKey[dict["Wanted", "Wanted"]]()
-_KEPT, _FILE = "emulab_kept", "emulab_evidence"  # properties of tests, in JUnit's sense
+_KEPT = "emulab_kept"  # an attribute of reports: pytest-xdist brings it along
+_WITH_PROPERTIES = ("xunit1", "legacy")  # families of JUnit XML whose schema knows properties of a test case
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -151,23 +152,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _tell(up: Up, item: pytest.Item, report: pytest.TestReport) -> None:
-    files = up.evidence.take_new()
+    files = [("emulab", str(file)) for file in up.evidence.take_new()]
     if not report.failed:
         return
     up.failed = True
-    properties = [(_FILE, str(file)) for file in files]
+    if item.config.getini("junit_family") in _WITH_PROPERTIES:
+        item.user_properties += files
+        report.user_properties += files  # a list of its own by now
     if item.config.getoption("emulab_keep"):
         enter, down = up.enter()
-        properties.append((_KEPT, up.held.name))
-        report.sections.append(("emulab", f"lab '{up.held.name}' is kept\n  enter it:      {enter}\n  take it down:  {down}"))
-    # A report has its own list of properties by now; the next phase's is made from the item's.
-    report.user_properties += properties
-    item.user_properties += properties
+        told = f"lab '{up.held.name}' is kept\n  enter it:      {enter}\n  take it down:  {down}"
+        report.sections.append(("emulab", told))
+        setattr(report, _KEPT, f"lab '{up.held.name}' is kept: {enter}, {down}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The labs that are left up, also by workers of pytest-xdist."""
     reports = [one for kind in ("failed", "error") for one in terminalreporter.stats.get(kind, ())]
-    kept = {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == _KEPT}
-    for name in sorted(kept):
-        terminalreporter.write_line(f"lab '{name}' is kept (--emulab-keep): emulab shell -l {name} POD, emulab down {name}")
+    for told in sorted({getattr(report, _KEPT, "") for report in reports} - {""}):
+        terminalreporter.write_line(told)

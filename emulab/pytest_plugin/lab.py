@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -339,7 +338,9 @@ class Lab:
 
     def typed(self, *words: str) -> list[str]:
         """The command line of `emulab WORDS…` for this lab."""
-        return [sys.executable, "-m", "emulab", words[0], f"--lab={self.name}", *words[1:]]
+        from emulab.pytest_plugin.machine import program
+
+        return program("emulab", words[0], f"--lab={self.name}", *words[1:])
 
     def _texts(self, manifests: Sequence[str | Path]) -> list[list[str]]:
         __tracebackhide__ = True

@@ -14,9 +14,14 @@ def in_ci(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("CI", "").lower() not in ("", "0", "false", "no")
 
 
+def program(module: str, *words: str) -> list[str]:
+    """The command line of a module of emulab.  Unlike with ``-m``, a folder of tests may have a folder called emulab."""
+    return [sys.executable, "-c", f"import runpy, sys; del sys.path[0]; runpy.run_module({module!r}, run_name='__main__')", *words]
+
+
 def lacking(error: str) -> str:
     """What the machine lacks such that a lab failed with ``error``; nothing if that is not the machine's fault."""
-    told = subprocess.run([sys.executable, "-m", "emulab", "doctor", "--format", "json"], capture_output=True, text=True)
+    told = subprocess.run(program("emulab", "doctor", "--format=json"), capture_output=True, text=True)
     try:
         checks = json.loads(told.stdout)["checks"]
     except ValueError:  # no sandbox, no document

@@ -29,9 +29,7 @@ class ExpectationFailed(AssertionError):
 
 def expect(subject: Selected) -> Subject:
     """Begin a sentence about a pod, a node, or several pods: ``expect(lab.pod("a1")).reaches("c2", tcp=80)``."""
-    from emulab.pytest_plugin.lab import Selected
-
-    if not isinstance(subject, Selected):
+    if not hasattr(subject, "selector"):
         raise TypeError(f"expect({subject!r}): lab.pod(…), lab.node(…) or lab.select(…) expected")
     caller = sys._getframe(1)
     return Subject(subject, f"{caller.f_code.co_filename}:{caller.f_lineno}")
