@@ -16,7 +16,12 @@ def in_ci(environment: Mapping[str, str] = os.environ) -> bool:
 
 def program(module: str, *words: str) -> list[str]:
     """The command line of a module of emulab.  Unlike with ``-m``, a folder of tests may have a folder called emulab."""
-    return [sys.executable, "-c", f"import runpy, sys; del sys.path[0]; runpy.run_module({module!r}, run_name='__main__')", *words]
+    return [
+        sys.executable,
+        "-c",
+        f"import runpy, sys; del sys.path[0]; runpy.run_module({module!r}, run_name='__main__')",
+        *words,
+    ]
 
 
 def lacking(error: str) -> str:

@@ -17,6 +17,7 @@ from emulab.pytest_plugin.lab import Lab
 from emulab.pytest_plugin.wanted import Wanted
 
 _LACKING = pytest.StashKey[str]()
+_SECONDS = 1.0  # for packets of a lab's report; those of what failed are there already
 
 
 @dataclass
@@ -70,7 +71,7 @@ def finish(up: Up, config: pytest.Config) -> None:
         if artifacts := folder(config):
             from emulab.artifacts import write
 
-            document = up.lab.ask("record", title=up.held.name)
+            document = up.lab.ask("record", title=up.held.name, seconds=_SECONDS)
             write(artifacts / up.held.name, {**document, "expectations": up.evidence.outcomes})
     finally:
         up.held.release(keep=up.failed and bool(config.getoption("emulab_keep")))

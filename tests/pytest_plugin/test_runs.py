@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -121,11 +120,6 @@ def test_mistake(lab, said):
     said(lab)
 
 
-def test_lost(lab):
-    with lab.link_down("node-c"):
-        expect(lab.pod("a1")).reaches("c1", family=4)
-
-
 def test_law(lab):
     with lab.fault("masquerade-pods", at="node-a"):
         lab.verify(protocols=["udp"], sources=["a1"])
@@ -146,18 +140,11 @@ MISTAKES = (
 
 
 def test_what_holds_passes_and_leaves_nothing(pytester: pytest.Pytester) -> None:
-    """The whole vocabulary, with artifacts."""
     pytester.makepyfile(test_green=GREEN)
-    result = pytester.runpytest_inprocess(*QUIET, "--emulab-artifacts=evidence", "--junitxml=junit.xml")
+    result = pytester.runpytest_inprocess(*QUIET)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["PASSED test_green.py::test_words[[]flannel[]]"])
     assert left(f"-{os.getpid()}-") == []
-    (folder,) = (pytester.path / "evidence").iterdir()
-    assert folder.name.startswith("test-green-flannel-")
-    assert {"result.json", "report.html", "junit.xml", "plan.sh", "versions.txt"} < {file.name for file in folder.iterdir()}
-    told = json.loads((folder / "result.json").read_text())["expectations"]
-    assert "a1 reaches c2 tcp/80, without NAT, encapsulated vxlan VNI 1, in 2 hops" in [one["title"] for one in told]
-    assert all(one["passed"] for one in told)
 
 
 def test_what_does_not_hold_says_so_in_the_packet_s_words(pytester: pytest.Pytester) -> None:
@@ -166,7 +153,7 @@ def test_what_does_not_hold_says_so_in_the_packet_s_words(pytester: pytest.Pytes
     result = pytester.runpytest_inprocess(*QUIET, "--emulab-keep", "--junitxml=junit.xml", "--basetemp=temporary")
     (kept,) = left(f"test-red-flannel-{os.getpid()}-")
     try:
-        result.assert_outcomes(failed=4 + len(MISTAKES))
+        result.assert_outcomes(failed=3 + len(MISTAKES))
         result.stdout.fnmatch_lines(
             [
                 "E * ExpectationFailed: a1 reaches c2 tcp/80, without NAT: source 10.1.1.1 -> 10.1.1.0 at node-a:flannel.1",
@@ -183,9 +170,6 @@ def test_what_does_not_hold_says_so_in_the_packet_s_words(pytester: pytest.Pytes
             consecutive=False,
         )
         result.stdout.fnmatch_lines([f"E * LabError: {told}" for told in MISTAKES])
-        result.stdout.fnmatch_lines(
-            ["E *a1 reaches c1 by icmp over IPv4: delivery: *", "E *lost: node-c:eth0* has no carrier * (link-down)"]
-        )
         result.stdout.fnmatch_lines(["E *ExpectationFailed: FAIL  of * flows * rewritten: a1 -> *"])
         assert "emulab/pytest_plugin/" not in result.stdout.str(), "nobody has to read the plugin's own code"
         packets = pytester.path / "temporary" / "emulab0" / "a1-reaches-c2-tcp-80-without-NAT.pcapng"
