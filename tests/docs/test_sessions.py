@@ -16,7 +16,7 @@ import pytest
 from emulab.kernel import syscalls
 
 DOCS = Path(__file__).parents[2] / "docs"
-SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "../README.md")
+SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "pytest.md", "services.md", "../README.md")
 TIMES = (
     (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),
     (r"time=\d+(\.\d+)? ?m?s?", "time=T"),
@@ -99,8 +99,12 @@ def test_examples_for_programs_work(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
+# As whoever types it has it: not in a worker of ours, and nowhere near our settings.
+_PYTEST = f'unset "${{!PYTEST@}}" CI\npytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}\n'
+
+
 def _prologue(folder: Path) -> str:
-    return f'sudo() {{ "$@"; }}\nemulab() {{ {sys.executable} -m emulab "$@"; }}\ncd {folder}\nln -s {DOCS.parent}/examples .\n'
+    return f'sudo() {{ "$@"; }}\nemulab() {{ {sys.executable} -m emulab "$@"; }}\n{_PYTEST}cd {folder}\nln -s {DOCS.parent}/examples .\n'
 
 
 def _own_run() -> None:
