@@ -100,11 +100,15 @@ def test_examples_for_programs_work(tmp_path: Path) -> None:
 
 
 # As whoever types it has it: not in a worker of ours, and nowhere near our settings.
-_PYTEST = f'unset "${{!PYTEST@}}" CI\npytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}\n'
+_COMMANDS = f"""sudo() {{ "$@"; }}
+emulab() {{ {sys.executable} -m emulab "$@"; }}
+pytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}
+unset "${{!PYTEST@}}" CI
+"""
 
 
 def _prologue(folder: Path) -> str:
-    return f'sudo() {{ "$@"; }}\nemulab() {{ {sys.executable} -m emulab "$@"; }}\n{_PYTEST}cd {folder}\nln -s {DOCS.parent}/examples .\n'
+    return f"{_COMMANDS}cd {folder}\nln -s {DOCS.parent}/examples .\n"
 
 
 def _own_run() -> None:
