@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from emulab.errors import EmulabError
@@ -88,7 +88,7 @@ def story(lab: Lab, shape: Shape, size: int | None = None) -> dict[str, Any]:
 
 
 def _of_interest(lab: Lab, result: RunResult) -> Iterator[tuple[Shape, int | None]]:
-    """What to trace, with the size of the packet if it matters: findings first, then an example of each way, then each pair."""
+    """What to trace, with the size of the packet if it matters: findings first, then examples."""
     met: set[tuple[Shape, int | None]] = set()
 
     def new(shape: Shape, size: int | None = None) -> bool:
@@ -105,20 +105,19 @@ def _of_interest(lab: Lab, result: RunResult) -> Iterator[tuple[Shape, int | Non
                 yield shape, size
         elif one and new(_of(one.flow)):
             yield _of(one.flow), None
-    for judged, _ in zip(result.bad(), range(_BAD), strict=False):
-        if new(_of(judged.flow)):
-            yield _of(judged.flow), None
-    for flow in _examples(lab, result):
+    ways, rest = _examples(lab, result)
+    bad = (judged.flow for judged, _ in zip(result.bad(), range(_BAD), strict=False))
+    for flow in (*ways, *bad, *rest):
         if new(_of(flow)):
             yield _of(flow), None
 
 
-def _examples(lab: Lab, result: RunResult) -> Iterator[Flow]:
-    """A flow for each pair of nodes, of any sort; then for each pair of pods; then for each protocol and family of both."""
+def _examples(lab: Lab, result: RunResult) -> tuple[list[Flow], list[Flow]]:
+    """A flow for each pair of nodes, to the outside, to each Service; then for each pair of pods, each protocol and family."""
     homes = {endpoint.key: endpoint.node for endpoint in lab.cluster.endpoints}
     recorded = [judged.flow for judged in result.flows.recorded]
 
-    def firsts(key: Callable[[Flow], tuple[object, ...]], kinds: Collection[Kind]) -> list[Flow]:
+    def firsts(key: Callable[[Flow], tuple[object, ...]], *kinds: Kind) -> list[Flow]:
         return list({key(flow): flow for flow in reversed(recorded) if flow.kind in kinds}.values())[::-1]
 
     def way(flow: Flow) -> tuple[object, ...]:
@@ -127,17 +126,11 @@ def _examples(lab: Lab, result: RunResult) -> Iterator[Flow]:
     def shaped(flow: Flow) -> tuple[object, ...]:
         return *way(flow), flow.family, flow.protocol
 
-    yield from firsts(way, (Kind.POD,))
-    for block in result.flows.blocks:
-        yield from _between_nodes(block)
-    yield from firsts(
-        lambda flow: (*way(flow), flow.dport) if flow.kind is Kind.SERVICE else way(flow), (Kind.OUTSIDE, Kind.SERVICE)
-    )
-    yield from firsts(lambda flow: (flow.source, flow.destination), (Kind.POD,))
-    yield from firsts(shaped, (Kind.POD,))
-    yield from firsts(way, (Kind.NODE,))
-    yield from firsts(shaped, (Kind.OUTSIDE, Kind.SERVICE))
-    yield from (flow for flow in recorded if flow.kind is Kind.POD)
+    meshed = [flow for block in result.flows.blocks for flow in _between_nodes(block)]
+    services = firsts(lambda flow: (flow.destination, flow.dport, flow.protocol), Kind.SERVICE)
+    ways = [*firsts(way, Kind.POD), *meshed, *firsts(way, Kind.OUTSIDE), *services]
+    rest = [*firsts(lambda flow: (flow.source, flow.destination), Kind.POD), *firsts(shaped, Kind.POD), *firsts(way, Kind.NODE)]
+    return ways, [*rest, *firsts(shaped, Kind.OUTSIDE, Kind.SERVICE), *(flow for flow in recorded if flow.kind is Kind.POD)]
 
 
 def _between_nodes(block: Block) -> Iterator[Flow]:

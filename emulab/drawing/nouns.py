@@ -6,17 +6,18 @@ A *place* is an interface of a namespace, written as traces and findings write i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from emulab.errors import InputError
+from emulab.errors import InputError, nearest
 from emulab.model import SWITCHES
 
 if TYPE_CHECKING:
     from emulab.drawing.layout import Layout
 
 T = TypeVar("T")
+MOST_NODES = 50  # of which each is drawn; of more, groups
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,12 @@ class Overlay:
 
     @property
     def shown(self) -> str:
-        many = f"{self.tunnels} tunnels, a VNI each" if not self.vni else f"VNI {self.vni}"
-        return f"{self.kind.upper()} {many}"
+        return f"{self.kind.upper()} VNI {self.vni}" if self.vni else self.kind.upper()
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A whole cluster.  ``cuts`` are the pairs of nodes that the underlay keeps apart."""
+    """A whole cluster.  ``cuts`` are the pairs of nodes that the underlay keeps apart, ``options`` the plugin's that were set."""
 
     plugin: str
     topology: str
@@ -126,10 +126,12 @@ class Drawing:
     hosts: tuple[Host, ...]
     overlays: tuple[Overlay, ...] = ()
     cuts: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        return f"{self.plugin} on {self.topology}"
+        options = f" ({', '.join(self.options)})" if self.options else ""
+        return f"{self.plugin} on {self.topology}{options}"
 
     @property
     def summary(self) -> str:
@@ -162,14 +164,25 @@ class Drawing:
 
         There a namespace is a place, too.  A place that is missing is at its namespace.
         """
-        layout = self.layout
-        size, places = [layout.width, layout.height], {place: list(point) for place, point in layout.places.items()}
+        layout, found = self.layout, self.layout.places
+        size = [layout.width, layout.height]
+        places = {place: list(point) for place, point in found.items() if found.get(place.rpartition(":")[0]) != point}
         return {**_shown(self), "size": size, "places": places}
 
     @classmethod
     def read(cls, shown: Any) -> Drawing:
         """The drawing of what `show` returned.  Raises `InputError` for anything else."""
-        return _read(cls, shown, "drawing")
+        found = _read(cls, shown, "drawing")
+        nodes = {node.name for node in found.nodes}
+        places = {node.place(device) for node in found.nodes for device in node.devices} | nodes
+        ports = {segment.place(port) for segment in found.segments for port in segment.ports}
+        ports |= {host.place(device) for host in found.hosts for device in host.devices}
+        wanted = [(end, places) for overlay in found.overlays for end in overlay.ends]
+        wanted += [(device.peer, ports) for host in found.hosts for device in host.devices]
+        for place, known in wanted:
+            if place not in known and not (known is places and len(nodes) > MOST_NODES and place.partition(":")[0] in nodes):
+                raise InputError(f"drawing: nothing is at '{place}'{nearest(place, known)}")
+        return found
 
 
 def _count(number: int, noun: str) -> str:
@@ -221,7 +234,7 @@ def _read(kind: type[T], shown: Any, where: str) -> T:
     try:
         return kind(**found)
     except TypeError:
-        lacking = [f.name for f in fields(kind) if f.name not in found and f.default is not f.default_factory]  # type: ignore[arg-type]
+        lacking = [f.name for f in fields(kind) if f.name not in found and f.default is MISSING]  # type: ignore[arg-type]
         raise InputError(f"{where}: lacks {', '.join(lacking)}") from None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
-    ("selector",),
+    ("selector", "quantity"),
     ("objects", "selector_parser"),
     ("model",),
     ("topology", "state", "ipam", "policy", "endpoints"),
@@ -26,7 +26,7 @@ LAYERS = (
     ("report", "lab"),
     ("recording", "artifacts"),
     ("control",),
-    ("prompt",),
+    ("prompt", "checks"),
     ("cli",),
     ("pytest_plugin",),
 )

@@ -24,7 +24,7 @@ def record(
     title: str = "",
     seconds: float = SECONDS,
 ) -> Any:
-    """Probe and judge as `verify` does, and trace flows of interest for ``seconds`` at most; the result is ``emulab/report/1``."""
+    """Probe and judge as `verify` does, and trace flows of interest for ``seconds`` at most: a document, ``emulab/report/1``."""
     if not 0 <= seconds <= 600:
         raise InputError(f"seconds {seconds:g}: 0 to 600 expected")
     probing = probing_of(live, sources, destinations, protocols, families, None, None, 1, taps, timeout)
