@@ -19,11 +19,12 @@ LAYERS = (
     ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
-    ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
+    ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access", "comparison"),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
     ("report", "lab"),
+    ("comparing",),
     ("control",),
     ("prompt",),
     ("cli",),
@@ -44,6 +45,7 @@ PURE += (
     "enforcement",
     "evidence",
     "access",
+    "comparison",
 )
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
