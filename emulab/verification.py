@@ -36,8 +36,8 @@ PROTOCOLS = ("icmp", "udp", "tcp")
 class Probing:
     """What to measure: protocols and families, and where to look ("every" place, or both "ends" only).
 
-    ``sources`` and ``destinations`` are pod keys, node names, "internet" or Services; None: all of them.  ``size`` is that of the
-    whole IP packet in bytes, for ICMP and UDP; ``port`` the servers'.
+    ``sources`` and ``destinations`` are pod keys, node names, "internet" or Services; None: all of them.  Of those, ``pairs`` are
+    meant; None: all.  ``size`` is that of the whole IP packet in bytes, for ICMP and UDP; ``port`` the servers'.
     """
 
     protocols: tuple[str, ...] = PROTOCOLS
@@ -50,6 +50,7 @@ class Probing:
     mtu: bool = True
     sources: Collection[str] | None = None
     destinations: Collection[str] | None = None
+    pairs: Collection[tuple[str, str]] | None = None
     port: int = PORT
     size: int | None = None
     count: int = 1
@@ -75,7 +76,7 @@ class Verification:
     def __post_init__(self) -> None:
         cluster, probing = self.design.cluster, self.probing
         self._families = tuple(f for f in cluster.topology.families if f in (probing.families or (f,)))
-        wish = Wish(probing.sources, probing.destinations, probing.port, probing.size, probing.count)
+        wish = Wish(probing.sources, probing.destinations, probing.pairs, probing.port, probing.size, probing.count)
         self._flows = Flows(self.design, probing.protocols, self._families, self.round_, wish)
         plane = self.design.plane
         self._result = RunResult(plane.name, plane.options(), cluster, timings=self.timings, taps=probing.taps)

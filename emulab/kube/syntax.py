@@ -177,7 +177,7 @@ def typed_selector(text: str) -> Selector:
     while position < len(text):
         match = _TERM.match(text, position)
         if not match or not is_key(match[2] or match[3]):
-            raise InputError(f"--selector {text}: e.g. app=web,tier!=db expected")
+            raise InputError(f"selector {text}: e.g. app=web,tier!=db expected")
         absent, name, operator, word, several = match[2], match[3], match[4], match[6], match[7]
         if absent or not (operator or word):
             part: Selector = Not(Has(absent)) if absent else Has(name)

@@ -29,10 +29,11 @@ def source_port(round_: int, index: int) -> int:
 
 @dataclass(frozen=True)
 class Wish:
-    """Which flows are wanted: from and to whom (None: everybody), to which port, how large, how often."""
+    """Which flows are wanted: from and to whom (None: everybody), of those which pairs, to which port, how large, how often."""
 
     sources: Collection[str] | None = None
     destinations: Collection[str] | None = None
+    pairs: Collection[tuple[str, str]] | None = None
     port: int = PORT
     size: int | None = None
     count: int = 1
@@ -60,13 +61,22 @@ class Flows:
     def _to(self, name: str) -> bool:
         return self._wish.destinations is None or name in self._wish.destinations
 
+    def _pair(self, source: str, destination: str) -> bool:
+        return self._wish.pairs is None or (source, destination) in self._wish.pairs
+
     def between_pods(self, chosen: Iterable[tuple[Endpoint, Endpoint, int, str]] | None = None) -> Iterator[Flow]:
         """Every ordered pair of different pods in every family and protocol, or those ``chosen``."""
         endpoints = self._cluster.endpoints
         if chosen is None:
             sources = [endpoint for endpoint in self._present.endpoints if self._from(endpoint.key)]
             destinations = [endpoint for endpoint in endpoints if self._to(endpoint.key)]
-            chosen = ((a, b, *shape) for a in sources for b in destinations if a is not b for shape in self._shapes)
+            chosen = (
+                (a, b, *shape)
+                for a in sources
+                for b in destinations
+                if a is not b and self._pair(a.key, b.key)
+                for shape in self._shapes
+            )
         index = {endpoint.key: number for number, endpoint in enumerate(endpoints)}
         for source, destination, family, protocol in chosen:
             if self._both_have(source, destination, family):
@@ -92,7 +102,7 @@ class Flows:
             if not self._from(node.name):
                 continue
             for index, endpoint in enumerate(self._cluster.endpoints):
-                if not self._to(endpoint.key):
+                if not (self._to(endpoint.key) and self._pair(node.name, endpoint.key)):
                     continue
                 if not every and endpoint.node != node.name and endpoint is not first[endpoint.node]:
                     continue
@@ -109,7 +119,7 @@ class Flows:
         """Every pod to the host beyond the gateway."""
         outside: dict[int, IPAddress] = {address.version: address.ip for address in OUTSIDE_ADDRESSES}
         for endpoint in self._present.endpoints:
-            if not (self._to(OUTSIDE_HOST) and self._from(endpoint.key)):
+            if not (self._to(OUTSIDE_HOST) and self._from(endpoint.key) and self._pair(endpoint.key, OUTSIDE_HOST)):
                 continue
             for family, protocol in self._shapes:
                 if any(a.version == family for a in endpoint.addresses) and self._has_underlay(endpoint.node, family):
@@ -142,6 +152,8 @@ class Flows:
         for service in wanted:
             for family in dict.fromkeys(family for family, _ in self._shapes):
                 for source in (*own, *nodes, *outside):
+                    if not self._pair(source, f"{PREFIX}{service.key}"):
+                        continue
                     for way in services.ways(service, family, source == OUTSIDE_HOST):
                         if (family, way.port.protocol) not in self._shapes or (ports and way.port.port not in ports):
                             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from typing import IO
 
@@ -26,6 +27,23 @@ def write(trace: Trace, frames: Iterable[Frame], file: IO[bytes]) -> None:
     with PcapngWriter(file, comment) as writer:
         for frame in frames:
             writer.write(frame)
+
+
+class _Kept(io.BytesIO):
+    """A file that keeps what was written when it is closed."""
+
+    kept = b""
+
+    def close(self) -> None:
+        self.kept = self.getvalue()
+        super().close()
+
+
+def packed(trace: Trace, frames: Iterable[Frame]) -> bytes:
+    """The same capture in memory."""
+    file = _Kept()
+    write(trace, frames, file)
+    return file.kept
 
 
 def words(hop: Hop) -> str:

@@ -231,7 +231,7 @@ def test_a_mistake_leaves_the_lab_as_it_was(terminal: Terminal, typed) -> None: 
         (("label", "pod", "a1", "a=b c"), "no label"),
         (("describe", "pod", "a9"), 'pods "a9" not found'),
         (("get", "svc", "web"), 'services "web" not found'),
-        (("get", "pods", "--selector", "a=b=c"), "--selector a=b=c: e.g. app=web,tier!=db expected"),
+        (("get", "pods", "--selector", "a=b=c"), "selector a=b=c: e.g. app=web,tier!=db expected"),
         (("pod", "unready", "a9"), 'pods "a9" not found'),
     ):
         done = typed(*words, code=2)

@@ -527,7 +527,7 @@ def test_typed_selectors(text: str, matching: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("text", ["=", "app=a=b", "app in a", "!", "a b", ",", "app in (a"])
 def test_what_is_no_selector(text: str) -> None:
-    with pytest.raises(InputError, match="--selector"):
+    with pytest.raises(InputError, match="selector"):
         typed_selector(text)
 
 

@@ -19,12 +19,14 @@ LAYERS = (
     ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
-    ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access", "comparison"),
+    ("drawing", "result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
+    ("expectation", "comparison"),
+    ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
     ("report", "lab"),
-    ("comparing",),
+    ("recording", "artifacts", "comparing"),
     ("control",),
     ("prompt",),
     ("cli",),
@@ -46,8 +48,10 @@ PURE += (
     "evidence",
     "access",
     "comparison",
+    "expectation",
+    "fulfilment",
 )
-PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
+PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose", "drawing")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
 
