@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from emulab.comparison import BEYOND, FAR, KINDS, Column, Comparison, Measured
+from emulab.comparison import BEYOND, FAR, Comparison, Measured
+from emulab.comparison.growth import FUTURE, extrapolated
 from emulab.comparison.rows import Row, rows
 
 T = TypeVar("T")
-FUTURE = 100, 30  # nodes, and pods on each: what the growth is extrapolated to
 
 
 def advice(comparison: Comparison) -> list[str]:
@@ -22,27 +22,6 @@ def advice(comparison: Comparison) -> list[str]:
         return []
     told = [*_reached(measured), *_policies(measured), *_wire(measured), *_cut(measured), *_death(measured)]
     return [*told, *_state(comparison), *_times(comparison)]
-
-
-def extrapolated(comparison: Comparison, column: Column, nodes: int, pods: int) -> float | None:
-    """How many objects of all kinds a node of a cluster of that size would hold, by the growth that was measured.
-
-    ``pods`` on each node.  None where the growth was not measured.
-    """
-    measured = column.measured
-    if measured is None or not measured.busy:
-        return None
-    by_what = {growth.what: growth for growth in measured.growth}
-    if by_what.keys() != {"pod", "node"}:
-        return None
-    here, there = comparison.pods / comparison.nodes, comparison.pods - comparison.pods / comparison.nodes
-    total = 0.0
-    for kind in KINDS:
-        now = sum(counts[kind] for counts in measured.busy.values()) / len(measured.busy)
-        near, far = (by_what["pod"].slope(kind, elsewhere) or 0.0 for elsewhere in (False, True))
-        alone = (by_what["node"].slope(kind, True) or 0.0) - far  # without the pod that came with it
-        total += now + (pods - here) * near + (pods * (nodes - 1) - there) * far + (nodes - comparison.nodes) * alone
-    return total
 
 
 def _reached(measured: Mapping[str, Measured]) -> Iterator[str]:
@@ -135,12 +114,19 @@ def _state(comparison: Comparison) -> Iterator[str]:
         if len(set(sums.values())) > 1:
             parts = [f"{number:g} with {_listed(names)}" for number, names in sorted(_groups(sums).items())]
             yield f"{words} every node holds more objects: {_listed(parts)}."
-    sizes = {column.name: extrapolated(comparison, column, *FUTURE) for column in columns}
-    known = sorted((number, name) for name, number in sizes.items() if number is not None)
+    sizes = {
+        column.name: sum(extrapolated(comparison, column.measured, *FUTURE).values()) for column in columns if column.measured
+    }
+    known = sorted((number, name) for name, number in sizes.items() if number)
     if len(known) > 1 and known[0][0] < known[-1][0]:
-        parts = [f"{round(number, -1 if number >= 1000 else 0):,.0f} with {name}" for number, name in known]
+        parts = [f"{_rounded(number)} with {name}" for number, name in known]
         nodes, pods = FUTURE
         yield f"Extrapolated to {nodes} nodes with {pods} pods each, a node would hold some {_listed(parts)} objects in all."
+
+
+def _rounded(number: float) -> str:
+    """To two digits: it is an estimate."""
+    return f"{float(f'{number:.2g}'):,.0f}"
 
 
 def _times(comparison: Comparison) -> Iterator[str]:

@@ -162,7 +162,10 @@ def _figures(comparison: Comparison) -> Iterator[_Figure]:
     yield _Figure("death/left", BROKEN, "a node dies: what others hold of it", _left, better=LOWER)
     yield _Figure("death/told", BROKEN, "a node dies: senders to its pods get", _told)
     for family in comparison.families:
-        yield _Figure("cut", BROKEN, "a link is cut: its two nodes", partial(_cut, family=family), family=family)
+        yield _Figure("cut", BROKEN, "a link is cut: its two nodes talk", partial(_cut, family=family), family=family)
+    for family in comparison.families:
+        silence = partial(_gap, family=family)
+        yield _Figure("cut/gap", BROKEN, "a link is cut: silence until then", silence, "ms", LOWER, family, True)
 
 
 def _of_way(how: str, family: int) -> Iterator[_Figure]:
@@ -269,8 +272,15 @@ def _cut(measured: Measured, family: int) -> Cell | None:
     if found is None:
         return None
     if found.gap is None:
-        return Cell(False, "parted")
-    return Cell(True, f"over {', '.join(found.over)} after {found.gap * 1000:.0f} ms" if found.over else "go on")
+        return Cell(False, "no more")
+    return Cell(True, f"over {', '.join(found.over)}" if found.over else "as before")
+
+
+def _gap(measured: Measured, family: int) -> Cell | None:
+    found = measured.cuts.get(family)
+    if found is None:
+        return None
+    return Cell(None, "no end") if found.gap is None else _number(found.gap * 1000, 0)
 
 
 def _number(value: float | None, digits: int = 1, sign: str = "") -> Cell | None:

@@ -25,7 +25,7 @@ def write(comparison: Comparison, out: TextIO, *, quiet: bool = False, columns: 
         console.print(f"[dim]{escape(remarks(comparison))}[/]", soft_wrap=False)
     for column in failed:
         console.print(f"[red]{escape(column.name)} was not measured: {escape(column.failed)}[/]")
-    for name, words in dict.fromkeys(confessions(comparison)):
+    for name, words in confessions(comparison):
         console.print(f"[dim]{escape(name)}: {escape(words)}[/]")
     console.print()
     sentences = advice(comparison)
@@ -50,12 +50,14 @@ def remarks(comparison: Comparison) -> str:
     return f"{told}. What control planes take to notice is not in them. Measured in {comparison.seconds:.1f} s."
 
 
-def confessions(comparison: Comparison) -> Iterator[tuple[str, str]]:
+def confessions(comparison: Comparison) -> list[tuple[str, str]]:
     """Columns, and what their plugins say that they do not enforce."""
+    by_words: dict[str, dict[str, None]] = {}
     for column in comparison.columns:
         for tried in column.measured.policies if column.measured else ():
             if tried.words:
-                yield column.name, tried.words
+                by_words.setdefault(tried.words, {})[column.name] = None
+    return [(", ".join(names), words) for words, names in by_words.items()]
 
 
 def _table(comparison: Comparison) -> Table:
