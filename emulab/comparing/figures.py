@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 from emulab import change
@@ -46,7 +46,7 @@ def measure(lab: Lab, effort: Effort, step: Callable[[], None]) -> Measured:
     """
     nodes = [node.name for node in lab.cluster.nodes]
     idle = counts(lab, nodes)
-    reached = talk(lab)
+    reached = talk(lab, 1.0)
     busy = counts(lab, nodes)
     pods = counts(lab, [endpoint.key for endpoint in lab.cluster.endpoints])
     step()
@@ -73,9 +73,12 @@ def counts(lab: Lab, names: Sequence[str]) -> dict[str, Counts]:
     return {name: census(lab.namespaces[name], macs) for name in names}
 
 
-def talk(lab: Lab) -> tuple[int, int]:
-    """Let every pod talk to every other by UDP: how many of how many flows were delivered as they were sent."""
-    found = lab.verify(_TALK).flows.counts()
+def talk(lab: Lab, patience: float = 0.1) -> tuple[int, int]:
+    """Let every pod talk to every other by UDP: how many of how many flows were delivered as they were sent.
+
+    ``patience``: seconds for those that are lost, if there are any.
+    """
+    found = lab.verify(replace(_TALK, timeout=patience)).flows.counts()
     return found[Verdict.DELIVERED], sum(found.values())
 
 
@@ -175,4 +178,5 @@ def _death(lab: Lab, nodes: Sequence[str]) -> Death | None:
 
 def _less(more: Mapping[str, Counts], less: Mapping[str, Counts]) -> dict[str, float]:
     """The mean of what there is no more, by kind."""
-    return {kind: mean(more[name][kind] - less[name][kind] for name in more) for kind in KINDS}
+    kinds = [kind for kind in KINDS if all(kind in one for one in (*more.values(), *less.values()))]
+    return {kind: mean(more[name][kind] - less[name][kind] for name in more) for kind in kinds}

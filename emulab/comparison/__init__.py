@@ -6,11 +6,11 @@ column each.  How they are measured is in `emulab.comparing`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import mean
 
-Counts = Mapping[str, int]  # objects of one namespace, by the keys of `KINDS`
+Counts = Mapping[str, int]  # objects of one namespace, by the keys of `KINDS`; what could not be counted is not in it
 
 # What is counted: all devices but the loopback; routes of all tables but `local`, neighbours, both without IPv6 link-local ones;
 # forwarding entries of bridges and tunnels; rules of nftables, and elements of its named sets and maps.
@@ -77,10 +77,10 @@ class Growth:
     def slope(self, kind: str, elsewhere: bool) -> float | None:
         """By how many objects a node grows with each step: least squares over all steps.
 
-        ``elsewhere``: the mean of all nodes on which nothing was added, else that of ``node``; None where there are none.
+        ``elsewhere``: the mean of all nodes on which nothing was added, else that of ``node``; None where it was not counted.
         """
         names = [name for name in self.counts[0] if self.what == "node" or (name != self.node) == elsewhere]
-        if not names:
+        if not names or not all(kind in counts[name] for counts in self.counts for name in names):
             return None
         values = [mean(counts[name][kind] for name in names) for counts in self.counts]
         middle = (len(values) - 1) / 2
@@ -156,6 +156,13 @@ class Measured:
     death: Death | None = None
     cuts: Mapping[int, Cut] = field(default_factory=dict)  # by family
 
+    def every_count(self) -> Iterator[Counts]:
+        """Of nodes, at all times."""
+        yield from self.busy.values()
+        for growth in self.growth:
+            for counts in growth.counts:
+                yield from counts.values()
+
 
 @dataclass(frozen=True)
 class Column:
@@ -180,6 +187,12 @@ class Comparison:
     machine: Mapping[str, object]
     quick: bool = False
     seconds: float = 0.0
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of object that were counted everywhere."""
+        counted = [c for column in self.columns if column.measured for c in column.measured.every_count()]
+        return [kind for kind in KINDS if all(kind in counts for counts in counted)]
 
     @property
     def complete(self) -> bool:

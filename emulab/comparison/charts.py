@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import mean
 
-from emulab.comparison import FAR, KINDS, Comparison
+from emulab.comparison import FAR, Comparison
 from emulab.comparison.growth import FUTURE, extrapolated
 from emulab.comparison.rows import HIGHER, LOWER, TIMES, Row, rows
 
@@ -65,7 +66,7 @@ def charts(comparison: Comparison) -> list[Chart]:
         found.setdefault(row.key, []).append(row)
     made = [_of_rows(comparison, found[key]) for key in _KEYS if key in found]
     held = {
-        column.name: {kind: sum(one[kind] for one in column.measured.busy.values()) / len(column.measured.busy) for kind in KINDS}
+        column.name: {kind: mean(counts[kind] for counts in column.measured.busy.values()) for kind in comparison.kinds}
         for column in comparison.columns
         if column.measured and column.measured.busy
     }
@@ -116,7 +117,7 @@ def _stacked(title: str, held: Mapping[str, Mapping[str, float]], note: str) -> 
 def _parts(kinds: Mapping[str, float], longest: float) -> Iterator[Part]:
     start = 0.0
     for number, (name, members) in enumerate(PARTS.items()):
-        value = sum(kinds[kind] for kind in members)
+        value = sum(kinds.get(kind, 0.0) for kind in members)
         if value > 0:
             yield Part(name, f"{_rounded(value)} {name}", start / longest, value / longest, number)
         start += value

@@ -14,6 +14,14 @@ from emulab.packet import INITIAL_TTL
 Value = Union[float, int, str, bool, None]
 LOWER, HIGHER = "lower", "higher"
 NOTHING = "not measured"
+_NOUNS = {
+    "devices": ("device", "devices"),
+    "routes": ("route", "routes"),
+    "fdb": ("FDB", "FDB"),
+    "neighbours": ("neighbour", "neighbours"),
+    "rules": ("rule", "rules"),
+    "elements": ("element", "elements"),
+}
 WIRE, TIMES, BROKEN, POLICIES = "packets", "time, on this machine", "when something breaks", "policies"
 HELD, HERE, ELSEWHERE, NODE = (
     "held by each node",
@@ -107,7 +115,7 @@ def _line(some: Sequence[Row]) -> Line:
     first, columns = some[0], range(len(some[0].cells))
     texts = [list(dict.fromkeys(row.cells[index].text for row in some)) for index in columns]
     differ = any(len(found) > 1 for found in texts)
-    label = f"{first.label} ({' / '.join(f'IPv{row.family}' for row in some)})" if differ else first.label
+    label = f"{first.label}, {' / '.join(f'IPv{row.family}' for row in some)}" if differ else first.label
     best = tuple(index for index in columns if all(index in row.best for row in some))
     known = tuple(all(row.cells[index].value is not None for row in some) for index in columns)
     return Line(first.key, first.group, label, first.unit, tuple(" / ".join(found) for found in texts), known, best)
@@ -172,7 +180,7 @@ def _of_way(how: str, family: int) -> Iterator[_Figure]:
     def of(show: Callable[[Way], Cell | None]) -> Show:
         def cell(measured: Measured) -> Cell | None:
             way = measured.ways.get((how, family))
-            return None if way is None else Cell(None, way.lost) if way.lost else show(way)
+            return None if way is None else Cell(None, way.lost.partition(", by ")[0]) if way.lost else show(way)
 
         return cell
 
@@ -191,11 +199,11 @@ def _hops(way: Way) -> Cell | None:
 
 
 def _held(measured: Measured, kind: str) -> Cell | None:
-    return _number(_mean(measured.busy, kind))
+    return _number(_mean(measured.busy, kind)) or _uncounted(measured.busy)
 
 
 def _in_pods(measured: Measured) -> Cell | None:
-    return _number(_mean(measured.pods, "neighbours_learned"))
+    return _number(_mean(measured.pods, "neighbours_learned")) or _uncounted(measured.pods)
 
 
 def _setup(measured: Measured, index: int) -> Cell | None:
@@ -222,7 +230,12 @@ def _reached(measured: Measured) -> Cell:
 
 
 def _mean(counts: Mapping[str, Counts], kind: str) -> float | None:
-    return mean(one[kind] for one in counts.values()) if counts else None
+    return mean(one[kind] for one in counts.values()) if counts and all(kind in one for one in counts.values()) else None
+
+
+def _uncounted(counts: Mapping[str, Counts]) -> Cell | None:
+    """Neighbours of large clusters are entered beforehand (`emulab.probe.neighbours`), so that nothing can be said of them."""
+    return Cell(None, "not counted") if counts else None
 
 
 def _slope(measured: Measured, what: str, kind: str, elsewhere: bool) -> Cell | None:
@@ -230,7 +243,8 @@ def _slope(measured: Measured, what: str, kind: str, elsewhere: bool) -> Cell | 
     if found is None:
         return Cell(None, measured.no_growth) if measured.no_growth else None
     value = found.slope(kind, elsewhere)
-    return None if value is None else _number(value, 2, "+")
+    counted = all(kind in counts for counts in measured.every_count())
+    return _number(value, 2, "+") if value is not None else None if counted else Cell(None, "not counted")
 
 
 def _policy(measured: Measured, title: str) -> Cell | None:
@@ -256,7 +270,7 @@ def _left(measured: Measured) -> Cell | None:
     if measured.death is None:
         return None
     left = {kind: number for kind, number in measured.death.kept.items() if number}
-    words = ", ".join(f"{round(number, 1):g} {'FDB' if kind == 'fdb' else kind}" for kind, number in left.items())
+    words = ", ".join(f"{round(number, 1):g} {_NOUNS[kind][number != 1]}" for kind, number in left.items())
     return Cell(round(sum(left.values()), 2), words or "nothing")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from emulab.kernel import decode, nftables
 from emulab.kernel import netlink as nl
-from emulab.kernel.encode import AF_BRIDGE, NUD_NOARP, NUD_PERMANENT
+from emulab.kernel.encode import AF_BRIDGE, NTF_EXT_LEARNED, NUD_NOARP, NUD_PERMANENT
 from emulab.kernel.listing import any_table
 from emulab.kernel.namespaces import Namespace, entered
 from emulab.kernel.netlink import RouteSocket
@@ -27,7 +27,7 @@ def census(namespace: Namespace, macs: Collection[str]) -> dict[str, int]:
     socket = namespace.socket()
     found = {"devices": _devices(socket), "routes": sum(map(_counts_as_route, _dump(socket, nl.RTM_GETROUTE, nl.rtmsg.size)))}
     found["fdb"], found["fdb_learned"] = _fdb(socket, {nl.mac_bytes(mac) for mac in macs})
-    found["neighbours"], found["neighbours_learned"] = _neighbours(socket)
+    found.update(_neighbours(socket))
     found["rules"], found["elements"] = _nftables(namespace)
     return found
 
@@ -55,8 +55,9 @@ def _by_itself(family: int, address: bytes) -> bool:
     return family == 10 and address.startswith(_LINK_LOCAL)
 
 
-def _neighbours(socket: RouteSocket) -> tuple[int, int]:
-    programmed = learned = 0
+def _neighbours(socket: RouteSocket) -> dict[str, int]:
+    """Nothing is said of learned ones where `emulab.probe.neighbours` has entered what traffic would teach, and more."""
+    programmed = learned = entered = 0
     for payload in _dump(socket, nl.RTM_GETNEIGH, nl.ndmsg.size):
         family, _, state, flags, _ = nl.ndmsg.unpack_from(payload)
         if family not in _FAMILIES or flags & decode.NTF_PROXY:
@@ -65,7 +66,8 @@ def _neighbours(socket: RouteSocket) -> tuple[int, int]:
         if not _by_itself(family, values.get(decode.NDA_DST, b"")):
             programmed += bool(state & NUD_PERMANENT)
             learned += bool(state & _LEARNED)
-    return programmed, learned
+            entered += bool(flags & NTF_EXT_LEARNED)
+    return {"neighbours": programmed} if entered else {"neighbours": programmed, "neighbours_learned": learned}
 
 
 def _fdb(socket: RouteSocket, macs: Collection[bytes]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from emulab.comparison import Comparison
 from emulab.comparison.advice import advice
 from emulab.comparison.charts import charts
 from emulab.comparison.rows import lines
-from emulab.report.comparison_text import confessions, head, remarks
+from emulab.report.comparison_text import confessions, head, missing, remarks
 
 
 def write(comparison: Comparison, out: TextIO) -> None:
@@ -38,6 +38,7 @@ def write(comparison: Comparison, out: TextIO) -> None:
         charts=charts(comparison),
         groups=[(group, list(members)) for group, members in groupby(lines(comparison), lambda line: line.group)],
         remarks=remarks(comparison),
+        missing=missing(comparison),
         confessions=confessions(comparison),
         style=Markup(style),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
