@@ -54,7 +54,7 @@ class Echoes:
 
     def __init__(self, lab: Lab, pair: Pair) -> None:
         self._lab, self._pair = lab, pair
-        self._frames: list[Frame] = []
+        self.frames: list[Frame] = []
         self._number = 0
         ends = [endpoint.key for endpoint in pair if endpoint.key in lab.namespaces]  # the other's node may be off
         nodes = [node.name for node in lab.design.present.nodes]
@@ -67,7 +67,7 @@ class Echoes:
             tunnel_ports=lab.tunnel_ports,
             round_=lab.next_round(),
             timeout=_PATIENCE,
-            on_frame=self._frames.append,
+            on_frame=self.frames.append,
             complete=False,
         )
 
@@ -85,7 +85,7 @@ class Echoes:
         """All that there is to know of one family."""
         source, destination = self._pair
         way = Way(source.key, destination.key)
-        self._frames.clear()
+        self.frames.clear()
         outcome = self._echo(family, _HEADERS[family] + _PAYLOAD)
         if not outcome.answered:
             return replace(way, lost=outcome.refused or "lost")
@@ -103,7 +103,7 @@ class Echoes:
 
     def _on_the_wire(self, flow: Flow) -> Iterator[tuple[Frame, Dissected]]:
         """The frames of the request as the underlay's switches received them, each once."""
-        for frame in self._frames:
+        for frame in self.frames:
             if frame.place.namespace == SWITCHES and not frame.outbound:
                 packet = dissect(frame.data, self._lab.tunnel_ports)
                 if packet and packet.echo == "request" and (packet.sport, packet.dport) == (flow.sport, flow.dport):
