@@ -90,14 +90,23 @@ def _plane(name: str, topology: Topology) -> Plane:
     plugin, _, settings = name.partition(":")
     if plugin.partition(",")[0] in registry.topologies():
         raise InputError(f"{name} is a topology, not a plugin: --topology {name}")
-    plane = registry.options(registry.plugin(plugin), [setting for setting in settings.split(",") if setting])
+    kind = registry.plugin(plugin)
+    try:
+        plane = registry.options(kind, [setting for setting in settings.split(",") if setting])
+    except InputError as error:
+        raise InputError(f"{name}: {str(error).removeprefix('--set ')}") from None
     options = plane.options()
     try:
         return Plane(name, plugin, options, design(topology, plane))
     except PluginError:
         raise
     except InputError as error:
-        return Plane(name, plugin, options, None, str(error))
+        refused = str(error)
+    try:
+        design(registry.topology(DEFAULT_TOPOLOGY), plane)
+    except InputError as error:  # no topology would do: it is the options
+        raise InputError(f"{name}: {str(error).removeprefix(f'{plugin}: ')}") from None
+    return Plane(name, plugin, options, None, refused.removeprefix(f"{plugin}: "))
 
 
 def _opened(path: str) -> TextIO:

@@ -14,7 +14,7 @@ from emulab.comparing.iperf import throughput
 from emulab.comparing.policies import tried
 from emulab.comparing.reach import answered, sample
 from emulab.comparing.ways import Echoes, families, pairs, ways
-from emulab.comparison import KINDS, Counts, Cut, Death, Growth, Measured, RoundTrips, Throughput, Tried
+from emulab.comparison import KINDS, NEAR, Counts, Cut, Death, Growth, Measured, RoundTrips, Throughput, Tried
 from emulab.errors import InputError
 from emulab.kernel.census import census
 from emulab.lab import Lab, Probing
@@ -90,9 +90,10 @@ def _round_trips(lab: Lab, number: int) -> Iterator[tuple[tuple[str, int], Round
 
 
 def _streams(lab: Lab, seconds: int) -> Iterator[tuple[tuple[str, int], Throughput]]:
-    """By the first family only: a stream takes a second, and the other one does not go another way."""
-    for how, pair in pairs(lab.cluster).items():
-        for family in families(pair)[:1]:
+    """Between nodes, where there are several, and by the first family: a stream takes a second."""
+    found = pairs(lab.cluster)
+    for how, pair in found.items():
+        for family in families(pair)[:1] if how != NEAR or len(found) == 1 else ():
             yield (how, family), throughput(lab.namespaces, *pair, family, seconds) if seconds else Throughput(reason=NO_STREAM)
 
 
