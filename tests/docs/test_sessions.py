@@ -16,7 +16,7 @@ import pytest
 from emulab.kernel import syscalls
 
 DOCS = Path(__file__).parents[2] / "docs"
-SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "../README.md")
+SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "compare.md", "../README.md")
 TIMES = (
     (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),
     (r"time=\d+(\.\d+)? ?m?s?", "time=T"),
