@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from emulab.errors import EmulabError
 from emulab.kernel.versions import versions
 from emulab.lab import Lab
 from emulab.model import Endpoint
-from emulab.packet import Flow, FlowResult, Kind, MtuResult, Verdict
+from emulab.packet import Flow, FlowResult, Kind, MtuResult
 from emulab.probe import tracing
 from emulab.probe.taps import Frame
 from emulab.report import document, trace_pcapng, verdict
@@ -55,7 +55,7 @@ def record(
         except EmulabError:  # a node that is off sends nothing
             refused += 1
     walkable = {_shape(one) for one in stories}
-    flows = list(_fitting(result, recorded, {shape[:4] for shape in walkable}))
+    flows = list(_fitting(result, recorded, walkable))
     pairs = {shape[:2] for shape in walkable} | {(one.flow.source, one.flow.destination) for one in flows if one.observations}
     return document.build(
         lab.design,
@@ -88,7 +88,7 @@ def story(lab: Lab, shape: Shape, size: int | None = None) -> dict[str, Any]:
 
 
 def _of_interest(lab: Lab, result: RunResult) -> Iterator[tuple[Shape, int | None]]:
-    """What to trace, with the size of the packet if it matters: findings first, then an example of each way, then each pair."""
+    """What to trace, with the size of the packet if it matters: findings first, then examples."""
     met: set[tuple[Shape, int | None]] = set()
 
     def new(shape: Shape, size: int | None = None) -> bool:
@@ -105,20 +105,19 @@ def _of_interest(lab: Lab, result: RunResult) -> Iterator[tuple[Shape, int | Non
                 yield shape, size
         elif one and new(_of(one.flow)):
             yield _of(one.flow), None
-    for judged, _ in zip(result.bad(), range(_BAD), strict=False):
-        if new(_of(judged.flow)):
-            yield _of(judged.flow), None
-    for flow in _examples(lab, result):
+    ways, rest = _examples(lab, result)
+    bad = (judged.flow for judged, _ in zip(result.bad(), range(_BAD), strict=False))
+    for flow in (*ways, *bad, *rest):
         if new(_of(flow)):
             yield _of(flow), None
 
 
-def _examples(lab: Lab, result: RunResult) -> Iterator[Flow]:
-    """A flow for each pair of nodes, of any sort; then for each pair of pods; then for each protocol and family of both."""
+def _examples(lab: Lab, result: RunResult) -> tuple[list[Flow], list[Flow]]:
+    """A flow for each pair of nodes, to the outside, to each Service; then for each pair of pods, each protocol and family."""
     homes = {endpoint.key: endpoint.node for endpoint in lab.cluster.endpoints}
     recorded = [judged.flow for judged in result.flows.recorded]
 
-    def firsts(key: Callable[[Flow], tuple[object, ...]], kinds: Collection[Kind]) -> list[Flow]:
+    def firsts(key: Callable[[Flow], tuple[object, ...]], *kinds: Kind) -> list[Flow]:
         return list({key(flow): flow for flow in reversed(recorded) if flow.kind in kinds}.values())[::-1]
 
     def way(flow: Flow) -> tuple[object, ...]:
@@ -127,15 +126,11 @@ def _examples(lab: Lab, result: RunResult) -> Iterator[Flow]:
     def shaped(flow: Flow) -> tuple[object, ...]:
         return *way(flow), flow.family, flow.protocol
 
-    yield from firsts(way, (Kind.POD,))
-    for block in result.flows.blocks:
-        yield from _between_nodes(block)
-    yield from firsts(lambda flow: (*way(flow), flow.dport) if flow.kind is Kind.SERVICE else way(flow), (Kind.OUTSIDE, Kind.SERVICE))
-    yield from firsts(lambda flow: (flow.source, flow.destination), (Kind.POD,))
-    yield from firsts(shaped, (Kind.POD,))
-    yield from firsts(way, (Kind.NODE,))
-    yield from firsts(shaped, (Kind.OUTSIDE, Kind.SERVICE))
-    yield from (flow for flow in recorded if flow.kind is Kind.POD)
+    meshed = [flow for block in result.flows.blocks for flow in _between_nodes(block)]
+    services = firsts(lambda flow: (flow.destination, flow.dport, flow.protocol), Kind.SERVICE)
+    ways = [*firsts(way, Kind.POD), *meshed, *firsts(way, Kind.OUTSIDE), *services]
+    rest = [*firsts(lambda flow: (flow.source, flow.destination), Kind.POD), *firsts(shaped, Kind.POD), *firsts(way, Kind.NODE)]
+    return ways, [*rest, *firsts(shaped, Kind.OUTSIDE, Kind.SERVICE), *(flow for flow in recorded if flow.kind is Kind.POD)]
 
 
 def _between_nodes(block: Block) -> Iterator[Flow]:
@@ -149,9 +144,9 @@ def _between_nodes(block: Block) -> Iterator[Flow]:
             source = firsts[node][0]
             destination = firsts[nodes[(index + step) % len(nodes)]][-1]
             if source is not destination:
-                addresses = [endpoint.address(block.family).packed for endpoint in (source, destination)]
-                ports = (block.sport, block.dports[0])
-                yield Flow(0, Kind.POD, source.key, destination.key, block.family, block.protocol, *addresses, *ports)  # type: ignore[misc]
+                here, there = (endpoint.address(block.family).packed for endpoint in (source, destination))
+                ends = (source.key, destination.key, block.family, block.protocol, here, there)
+                yield Flow(0, Kind.POD, *ends, block.sport, block.dports[0])
 
 
 def _of(flow: Flow) -> Shape:
@@ -162,25 +157,24 @@ def _shape(story: dict[str, Any]) -> Shape:
     return story["from"], story["to"], story["family"], story["protocol"], story["dport"]
 
 
-def _fitting(result: RunResult, recorded: list[FlowResult], told: set[tuple[str, str, int, str]]) -> Iterator[FlowResult]:
-    """Flows as verify saw them: those with findings, those with translations, and ways that no trace tells, while there is room."""
-
-    def rank(one: FlowResult) -> int:
+def _fitting(result: RunResult, recorded: list[FlowResult], told: set[Shape]) -> Iterator[FlowResult]:
+    """Flows as verify saw them, while there is room: with findings; of pairs that no trace tells; all others that none tells."""
+    shapes = {shape[:4] for shape in told}
+    pairs = {shape[:2] for shape in told}
+    bad, needed, others = [], [], []
+    breaches = [one for block in result.flows.blocks for one, _ in zip(block.breaches(), range(_BAD), strict=False)]
+    for one in (*recorded, *breaches):
         flow = one.flow
         if one.findings:
-            return 0
-        if (flow.source, flow.destination, flow.family, flow.protocol) in told:
-            return 4
-        return 1 if one.translations else 2 if one.verdict is Verdict.DELIVERED else 3
-
-    breaches = [one for block in result.flows.blocks for one, _ in zip(block.breaches(), range(_BAD), strict=False)]
-    room, bad = _HOPS, 0
-    for one in sorted([*recorded, *breaches], key=rank):
-        if rank(one) == 4:
-            return
-        bad += bool(one.findings)
-        if one.findings and bad > 10 * _BAD:
-            continue
+            bad.append(one)
+        elif (flow.source, flow.destination) not in pairs:
+            pairs.add((flow.source, flow.destination))
+            needed.append(one)
+        elif (flow.source, flow.destination, flow.family, flow.protocol) not in shapes:
+            others.append(one)
+    others.sort(key=lambda one: not one.translations)
+    room = _HOPS
+    for one in (*bad[: 10 * _BAD], *needed, *others):
         room -= len(one.observations)
         if room < 0:
             return

@@ -27,8 +27,8 @@ def pairs(result: RunResult) -> list[dict[str, Any]]:
         return tables.setdefault((protocol, family), [bytearray(NOT_PROBED.encode()) * len(number) for _ in number])
 
     for block in result.flows.blocks:
-        for source, row in zip(_positions(block, number), _letters(block), strict=True):
-            table(block.protocol, block.family)[source][:] = row
+        for source, letters in zip(_positions(block, number), _letters(block), strict=True):
+            table(block.protocol, block.family)[source][:] = letters
     for judged in result.flows.recorded:
         flow = judged.flow
         if flow.kind is Kind.POD:

@@ -55,12 +55,11 @@ const cluster = {
     });
     const line = (found) => found.map((point) => `${point.x.toFixed(1)},${point.y.toFixed(1)}`).join(' ');
     const now = points.filter((point) => point.index <= here);
-    const layer = svgEl('g', { class: `way ${hop.leg}`, 'aria-hidden': 'true' });
+    const scale = this.scale(svg);
+    const layer = svgEl('g', { class: `way ${hop.leg}`, 'aria-hidden': 'true', 'stroke-width': 3 * scale });
     layer.append(svgEl('polyline', { class: 'ahead', points: line(points) }), svgEl('polyline', { class: 'behind', points: line(now) }));
     const at = now[now.length - 1];
-    const scale = this.scale(svg);
     if (at) layer.append(svgEl('circle', { class: 'halo', cx: at.x, cy: at.y, r: 11 * scale }), svgEl('circle', { class: 'packet', cx: at.x, cy: at.y, r: 5 * scale }));
-    for (const polyline of layer.querySelectorAll('polyline')) polyline.setAttribute('stroke-width', 3 * scale);
     svg.append(layer);
     const element = this.of(hop.place);
     if (!element) return;
@@ -81,7 +80,8 @@ const cluster = {
     const box = element.getBoundingClientRect();
     const matrix = svg.getScreenCTM();
     const point = new DOMPoint(box.left + box.width / 2, box.top + box.height / 2);
-    return matrix ? point.matrixTransform(matrix.inverse()) : { x: 0, y: 0 };
+    const { x, y } = matrix ? point.matrixTransform(matrix.inverse()) : { x: 0, y: 0 };
+    return { x, y };
   },
 
   // Sideways only, and only the drawing: the page stays where it is.
@@ -114,6 +114,7 @@ const cluster = {
     const from = this.picked.pod;
     this.picked.box.classList.remove('picked');
     this.picked = null;
+    if (window.emulab.onPair && window.emulab.onPair({ from, to: pod }) === true) return;
     open(from, pod);
   },
 };

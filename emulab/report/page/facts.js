@@ -8,6 +8,7 @@ const GOOD = new Set(['delivered', 'denied', 'not probed']);
 const tone = (state) => (state || 'not probed').replaceAll(' ', '-');
 const short = (name) => (name.startsWith('svc/default/') ? `svc/${name.slice(12)}` : name.replace(/^default\//, ''));
 const shape = (one) => `${one.protocol}/IPv${one.family}`;
+const arrows = (words) => words.replaceAll(' -> ', ' → ');
 const number = (value) => value.toLocaleString('en');
 const micro = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} ms` : `${value.toFixed(value < 10 ? 1 : 0)} µs`);
 
@@ -18,6 +19,7 @@ class Facts {
     this.index = new Map(data.pods.map((pod, index) => [pod.name, index]));
     this.letters = data.letters;
     this.layers = data.pairs;
+    this.read = new Map();
     // The matrix has the pods by node, in the nodes' order.
     const nodes = new Map(data.nodes.map((node) => [node.name, []]));
     data.pods.forEach((pod, index) => {
@@ -57,30 +59,32 @@ class Facts {
     return this.letters[layer.rows[from][to]];
   }
 
-  // The worst state of all layers, or that of one.
-  worst(layers, from, to) {
-    let worst = WORST.length - 1;
-    for (const layer of layers) worst = Math.min(worst, this.rank[layer.rows[from].charCodeAt(to)]);
-    return WORST[worst];
+  // A byte for each pair: how bad it is (an index of WORST) by one layer.  Read once, a million pairs take milliseconds.
+  ranks(layer) {
+    if (!this.read.has(layer)) {
+      const size = this.pods.length;
+      const found = new Uint8Array(size * size);
+      const encoder = new TextEncoder();
+      layer.rows.forEach((row, from) => encoder.encodeInto(row, found.subarray(from * size, (from + 1) * size)));
+      for (let index = 0; index < found.length; index += 1) found[index] = this.rank[found[index]];
+      this.read.set(layer, found);
+    }
+    return this.read.get(layer);
+  }
+
+  // The same by several layers: the worst counts.
+  worst(layers) {
+    if (layers.length === 1) return this.ranks(layers[0]);
+    const found = this.ranks(layers[0]).slice();
+    for (const layer of layers.slice(1)) {
+      const other = this.ranks(layer);
+      for (let index = 0; index < found.length; index += 1) if (other[index] < found[index]) found[index] = other[index];
+    }
+    return found;
   }
 
   each(layers, from, to) {
     return layers.map((layer) => [shape(layer), this.state(layer, from, to)]).filter(([, state]) => state !== 'not probed');
-  }
-
-  counts(layers) {
-    const found = new Array(WORST.length).fill(0);
-    const size = this.pods.length;
-    for (let from = 0; from < size; from += 1) {
-      const rows = layers.map((layer) => layer.rows[from]);
-      for (let to = 0; to < size; to += 1) {
-        if (from === to) continue;
-        let worst = WORST.length - 1;
-        for (const row of rows) worst = Math.min(worst, this.rank[row.charCodeAt(to)]);
-        found[worst] += 1;
-      }
-    }
-    return found;
   }
 }
 

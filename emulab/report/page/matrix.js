@@ -25,7 +25,7 @@ const matrix = {
       return parts;
     });
     this.large = facts.pods.length > GRID;
-    byId('pairs').classList.toggle('large', this.large);
+    document.querySelector('.columns').classList.toggle('large', this.large);
     if (!this.large) this.pick = { from: null, to: null };
     else if (this.pick.from === null || this.pick.from >= this.blocks.length || this.pick.to >= this.blocks.length) this.pick = { from: 0, to: Math.min(1, this.blocks.length - 1) };
     this.draw();
@@ -40,6 +40,7 @@ const matrix = {
     byId('pairs').hidden = !facts.layers.length;
     if (!facts.layers.length) return;
     this.layers = this.layersShown();
+    this.worst = facts.worst(this.layers);
     const parts = [this.chooser(), this.legend()];
     if (this.large) {
       this.canvas = el('canvas', { role: 'img', 'aria-label': this.summary() });
@@ -57,6 +58,10 @@ const matrix = {
     }
   },
 
+  stateOf(from, to) {
+    return WORST[this.worst[from * this.facts.pods.length + to]];
+  },
+
   chooser() {
     const names = this.facts.layers.map(shape);
     if (names.length < 2) return el('p', { class: 'hint' }, `${names[0]}, and the replies`);
@@ -68,7 +73,9 @@ const matrix = {
   },
 
   legend() {
-    this.counts = this.facts.counts(this.layers);
+    this.counts = new Array(WORST.length).fill(0);
+    for (let index = 0; index < this.worst.length; index += 1) this.counts[this.worst[index]] += 1;
+    this.counts[WORST.length - 1] -= this.facts.pods.length; // nobody sends to itself
     return el('ul', { class: 'legend', 'aria-label': 'Pairs by verdict' }, WORST.map((state, index) => (this.counts[index]
       ? el('li', {}, el('span', { class: `cell ${tone(state)}`, 'aria-hidden': 'true' }, SIGNS[state]), ` ${state} ${number(this.counts[index])}`) : null)));
   },
@@ -102,7 +109,7 @@ const matrix = {
 
   cell(from, to, first) {
     if (from === to) return el('td', { class: `self ${first ? 'first' : ''}` }, el('span', { class: 'unseen' }, 'itself'));
-    const state = this.facts.worst(this.layers, from, to);
+    const state = this.stateOf(from, to);
     const { pods } = this.facts;
     const each = this.layers.length > 1 ? this.facts.each(this.layers, from, to) : [];
     const differs = each.some(([, one]) => one !== state);
@@ -179,18 +186,16 @@ const matrix = {
     const zoom = Math.max(1, Math.floor(room / cells));
     const colours = WORST.map((state) => pixel(colour(`--heat-${tone(state)}`)));
     const image = new Uint32Array(cells * cells);
-    const { order, rank } = facts;
-    const none = WORST.length - 1;
+    const { order } = facts;
+    const worst = new Uint8Array(cells);
     for (let row = 0; row < cells; row += 1) {
-      const worst = new Uint8Array(cells).fill(none);
+      worst.fill(WORST.length - 1);
       for (let from = row * per; from < Math.min(size, (row + 1) * per); from += 1) {
-        for (const layer of this.layers) {
-          const text = layer.rows[order[from]];
-          for (let to = 0; to < size; to += 1) {
-            const one = rank[text.charCodeAt(order[to])];
-            const cell = per === 1 ? to : (to / per) | 0;
-            if (one < worst[cell]) worst[cell] = one;
-          }
+        const start = order[from] * size;
+        for (let to = 0; to < size; to += 1) {
+          const one = this.worst[start + order[to]];
+          const cell = per === 1 ? to : (to / per) | 0;
+          if (one < worst[cell]) worst[cell] = one;
         }
       }
       for (let column = 0; column < cells; column += 1) image[row * cells + column] = colours[worst[column]];
@@ -239,7 +244,7 @@ const matrix = {
   hovered(event) {
     const { from, to } = this.under(event);
     const [one, other] = [this.facts.order[from], this.facts.order[to]];
-    const state = one === other ? 'itself' : this.facts.worst(this.layers, one, other);
+    const state = one === other ? 'itself' : this.stateOf(one, other);
     this.tip.textContent = `${short(this.facts.pods[one].name)} → ${short(this.facts.pods[other].name)}: ${state}`;
   },
 

@@ -2,28 +2,31 @@
 const MANY = 30;
 
 // What is wrong, in a sentence or two, and by which rule.
-function sentence(finding) {
+function sentence(finding, way) {
   const ends = finding.flow ? `${short(finding.flow.from)} → ${short(finding.flow.to)} ${shape(finding.flow)}` : finding.subject;
-  const rule = finding.rule ? el('div', { class: 'rule' }, 'by ', code(finding.rule)) : null;
+  const by = ruleOf(finding, way);
+  const rule = by ? el('div', { class: 'rule' }, 'by ', code(by)) : null;
   const rewritten = ['source', 'destination', 'source port', 'destination port', 'identifier', 'sequence', 'protocol', 'payload'].includes(finding.field);
   if (rewritten) {
     return [el('strong', {}, ends), `: the ${finding.leg}’s ${finding.field} was rewritten, `, el('del', {}, finding.before), ' → ', el('ins', {}, finding.after),
       ', first seen at ', code(short(finding.place)), rule];
   }
   const told = finding.text || `${finding.field}: ${finding.after} instead of ${finding.before}`;
-  return [el('strong', {}, ends), ': ', told, finding.place && !told.includes(short(finding.place)) ? [' at ', code(short(finding.place))] : null,
+  const place = finding.place && !finding.place.includes(' -> ') && !told.includes(short(finding.place)) ? [' at ', code(short(finding.place))] : null;
+  return [el('strong', {}, ends), ': ', told, place, way?.reason && way.traced && finding.text ? el('div', { class: 'rule' }, 'because ', code(way.reason)) : null,
     finding.rule && !told.includes(finding.rule) ? rule : null];
 }
 
-// The first ones, and the rest on demand.
-function listed(items, tag, attributes) {
-  const list = el(tag, attributes, items.slice(0, MANY));
-  if (items.length <= MANY) return list;
-  const button = el('button', { type: 'button' }, `Show ${number(items.length - MANY)} more`);
+// An item for each of ``found``: the first ones, and the rest on demand.
+function listed(found, item, tag, attributes) {
+  const list = el(tag, attributes, found.slice(0, MANY).map(item));
+  if (found.length <= MANY) return [list];
+  const button = el('button', { type: 'button' }, `Show ${number(found.length - MANY)} more`);
   button.addEventListener('click', () => {
-    list.append(...items.slice(MANY));
+    const more = found.slice(MANY).map(item);
+    list.append(...more);
     button.remove();
-    items[MANY].querySelector('button')?.focus();
+    more[0].querySelector('button, summary')?.focus();
   });
   return [list, button];
 }
@@ -37,23 +40,23 @@ const sections = {
         ? 'None by the probes; see the expectations.' : 'None: every packet that was seen is as it should be.'));
       return;
     }
-    const items = found.map((finding) => {
+    const item = (finding) => {
       const way = finding.flow && facts.between(finding.flow.from, finding.flow.to).find((one) => same(one, finding));
       return el('li', {}, el('span', { class: `chip ${tone(finding.label)}` }, `${SIGNS[finding.label] || '!'} ${finding.label}`),
-        el('div', { class: 'told' }, sentence(finding), finding.number > 1 ? el('span', { class: 'more' }, ` and ${number(finding.number - 1)} more like it`) : null),
+        el('div', { class: 'told' }, sentence(finding, way), finding.number > 1 ? el('span', { class: 'more' }, ` and ${number(finding.number - 1)} more like it`) : null),
         finding.flow ? el('button', {
           type: 'button', class: 'primary', 'aria-label': `${way ? 'Walk' : 'Show'} ${short(finding.flow.from)} to ${short(finding.flow.to)}, ${shape(finding.flow)}`,
           onclick: () => open(finding.flow.from, finding.flow.to, { way, at: finding, jump: true }),
         }, way ? 'Walk the packet' : 'Show the pair') : null);
-    });
-    body('findings').replaceChildren(...[listed(items, 'ol', { class: 'list' })].flat());
+    };
+    body('findings').replaceChildren(...listed(found, item, 'ol', { class: 'list' }));
   },
 
   expectations(facts, open) {
     const outcomes = facts.data.expectations;
     byId('expectations').hidden = !outcomes.length;
     const passed = outcomes.filter((one) => one.passed).length;
-    const items = [...outcomes].sort((one, other) => one.passed - other.passed).map((outcome) => el('li', {},
+    const item = (outcome) => el('li', {},
       el('span', { class: `chip ${outcome.passed ? 'delivered' : 'dropped'}` }, outcome.passed ? '✓ passed' : '✗ failed'),
       el('div', { class: 'told' }, el('strong', {}, outcome.title), el('span', { class: 'more' }, ` ${number(outcome.flows)} ${outcome.flows === 1 ? 'flow' : 'flows'}, ${outcome.seconds.toFixed(2)} s`),
         outcome.failures.length ? el('ul', {}, outcome.failures.slice(0, MANY).map((one) => el('li', {}, `${short(one.from)} → ${short(one.to)} ${shape(one)}: ${one.field}: `,
@@ -62,8 +65,9 @@ const sections = {
       outcome.story ? el('button', {
         type: 'button', class: 'primary', 'aria-label': `Walk the packet of: ${outcome.title}`,
         onclick: () => open(outcome.story.from, outcome.story.to, { way: facts.between(outcome.story.from, outcome.story.to).find((one) => one.id === identity(outcome.story)), at: outcome.failures[0], jump: true }),
-      }, 'Walk the packet') : null));
-    body('expectations').replaceChildren(el('p', {}, `${number(passed)} of ${number(outcomes.length)} as expected`), ...[listed(items, 'ul', { class: 'list' })].flat());
+      }, 'Walk the packet') : null);
+    const sorted = [...outcomes].sort((one, other) => one.passed - other.passed);
+    body('expectations').replaceChildren(el('p', {}, `${number(passed)} of ${number(outcomes.length)} as expected`), ...listed(sorted, item, 'ul', { class: 'list' }));
   },
 
   kinds(facts, open) {
@@ -106,7 +110,7 @@ const sections = {
     const spaces = Object.entries(facts.data.plan);
     byId('plan').hidden = !spaces.length;
     const homes = new Map(facts.pods.map((pod) => [pod.name, pod.node]));
-    const items = spaces.map(([name, lines]) => {
+    const item = ([name, lines]) => {
       const title = homes.has(name) ? `Pod ${short(name)} on ${homes.get(name)}` : `Node ${name}`;
       const details = el('details', {}, el('summary', {}, title, el('span', { class: 'more' }, ` ${number(lines.length)} lines`)));
       details.addEventListener('toggle', () => {
@@ -114,8 +118,8 @@ const sections = {
         details.append(el('div', { class: 'lines' }, copyButton(() => lines.join('\n'), `the lines of ${short(name)}`), el('pre', { tabindex: 0, 'aria-label': `Lines of ${short(name)}` }, lines.join('\n'))));
       });
       return el('li', {}, details);
-    });
-    body('plan').replaceChildren(el('p', { class: 'hint' }, 'As a person would type it, each inside its own network namespace.'), ...[listed(items, 'ul', { class: 'plans' })].flat());
+    };
+    body('plan').replaceChildren(el('p', { class: 'hint' }, 'As a person would type it, each inside its own network namespace.'), ...listed(spaces, item, 'ul', { class: 'plans' }));
   },
 
   environment(facts) {

@@ -19,7 +19,7 @@ const walk = {
   // Show a way from its first hop, or from the one that ``at`` (place and leg) names.
   open(way, at) {
     this.way = way;
-    const found = at ? way.hops.findIndex((hop) => hop.place === at.place && hop.leg === at.leg) : 0;
+    const found = at ? way.hops.findIndex((hop) => hop.place === at.place && (!at.leg || hop.leg === at.leg)) : 0;
     this.step = Math.max(0, found);
   },
 
@@ -87,17 +87,17 @@ const walk = {
       way.mtu ? `${way.reason ? '; ' : ' '}smallest MTU ${way.mtu} bytes` : '',
       way.round_trip_us ? `, back after ${micro(way.round_trip_us)}` : '');
     const parts = [told];
-    for (const finding of way.findings) if (finding.field !== 'delivery' || !way.reason) parts.push(el('p', { class: 'finding' }, sentence({ ...finding, flow: way, subject: '', text: '' })));
+    for (const finding of way.findings) if (finding.field !== 'delivery' || !way.reason) parts.push(el('p', { class: 'finding' }, sentence({ ...finding, flow: way, subject: '', text: '' }, way)));
     if (way.policy) parts.push(el('p', { class: 'policy' }, `Policies: ${way.policy}`));
     if (way.evidence?.length) parts.push(el('ul', { class: 'evidence' }, way.evidence.map((line) => el('li', {}, line))));
     const button = (label, title, act) => el('button', { type: 'button', 'aria-label': title, title, onclick: act }, label);
     const back = way.hops.findIndex((hop) => hop.leg === 'reply');
     parts.push(el('div', { class: 'stepper', role: 'group', 'aria-label': 'Step along the way' },
-      button('⏮', 'First place', () => this.go(0)),
+      button('|◀', 'First place', () => this.go(0)),
       button('◀', 'Previous place', () => this.go(this.step - 1)),
       el('output', { id: 'step' }),
       button('▶', 'Next place', () => this.go(this.step + 1)),
-      button('⏭', 'Last place', () => this.go(way.hops.length - 1)),
+      button('▶|', 'Last place', () => this.go(way.hops.length - 1)),
       back > 0 ? el('button', { type: 'button', onclick: () => this.go(back) }, 'The way back') : null,
       way.packets ? this.download(way) : null,
       way.traced ? null : el('span', { class: 'hint' }, 'seen by verify: reasons, MTU and MACs are in traces only')));
@@ -141,7 +141,7 @@ const walk = {
       el('span', { class: 'arrow', 'aria-hidden': 'true' }, hop.direction === 'out' ? '→' : '←'),
       el('span', { class: 'place' }, el('span', { class: 'unseen' }, hop.direction === 'out' ? 'leaves by ' : 'arrives at '), short(hop.place)),
       el('span', { class: 'time' }, micro(hop.time_us)),
-      told.length ? el('span', { class: 'changed' }, told.join(', ')) : null,
+      told.length ? el('span', { class: 'changed' }, arrows(told.join(', '))) : null,
       hop.why.length ? el('span', { class: 'print-only' }, `because ${hop.why.join('; ')}`) : null);
   },
 
@@ -173,10 +173,10 @@ const walk = {
       el('div', {}, el('dt', {}, 'Time'), el('dd', {}, micro(hop.time_us))),
       el('div', {}, el('dt', {}, 'MTU'), el('dd', {}, hop.mtu ? `${hop.mtu} bytes` : 'not recorded')),
       el('div', {}, el('dt', {}, 'Leg'), el('dd', {}, hop.leg))));
-    for (const finding of this.marks(hop, 'findings')) parts.push(el('div', { class: 'mark bad' }, difference(finding)));
-    for (const change of this.marks(hop, 'translations')) parts.push(el('div', { class: 'mark fine' }, el('span', {}, 'As it should be: '), difference(change)));
+    for (const finding of this.marks(hop, 'findings')) parts.push(el('div', { class: 'mark bad' }, difference(finding, this.way)));
+    for (const change of this.marks(hop, 'translations')) parts.push(el('div', { class: 'mark fine' }, el('span', {}, 'As it should be: '), difference(change, this.way)));
     parts.push(this.headers(hop, before));
-    if (hop.changed.length) parts.push(el('h4', {}, 'Changed since the place before'), el('ul', { class: 'changes' }, hop.changed.map((words) => el('li', {}, words))));
+    if (hop.changed.length) parts.push(el('h4', {}, 'Changed since the place before'), el('ul', { class: 'changes' }, hop.changed.map((words) => el('li', {}, arrows(words)))));
     if (hop.why.length) parts.push(el('h4', {}, 'Because'), el('ul', { class: 'why' }, hop.why.map((words) => el('li', {}, code(words)))));
     return parts;
   },
@@ -190,7 +190,7 @@ const walk = {
     for (const [name, read, icmpName] of FIELDS) {
       const cells = columns.map(([, headers, was, macs, wasMacs]) => [headers ? read(headers, macs) : undefined, was ? read(was, wasMacs) : undefined, Boolean(was)]);
       if (cells.every(([now, was]) => now === undefined && was === undefined)) continue;
-      rows.push(el('tr', {}, el('th', { scope: 'row' }, hop.inner.protocol === 'icmp' && icmpName && columns.length < 2 ? icmpName : name),
+      rows.push(el('tr', {}, el('th', { scope: 'row' }, hop.inner.protocol === 'icmp' && icmpName ? (columns.length < 2 ? icmpName : `${name}, ${icmpName.toLowerCase()}`) : name),
         cells.map(([now, was, compared], index) => this.cell(now, was, compared || (index === 0 && columns.length > 1 && before !== null)))));
     }
     const title = (name, headers) => (name === 'Outer' ? (headers ? `Outer (${headers.kind})` : 'Outer (removed)') : name);
@@ -205,8 +205,17 @@ const walk = {
   },
 };
 
+// Which rule did it: the one that a trace met there, where verify knows only the connection's entry.
+function ruleOf(finding, way) {
+  if (!finding.rule || !finding.rule.startsWith('conntrack') || !way) return finding.rule;
+  const hop = way.hops.find((one) => one.place === finding.place && one.leg === finding.leg);
+  return hop?.why.find((words) => words.split(' ').some((word) => ['masquerade', 'snat', 'dnat', 'redirect'].includes(word))) || finding.rule;
+}
+
 // ``field: before → after, by rule``.
-function difference(finding) {
+function difference(finding, way) {
+  const rule = ruleOf(finding, way);
+  if (finding.field === 'delivery') return [el('ins', {}, finding.after), ' instead of ', finding.before];
   return [el('strong', {}, finding.field), ' ', el('del', {}, finding.before), ' → ', el('ins', {}, finding.after),
-    finding.rule ? el('div', { class: 'rule' }, 'by ', code(finding.rule)) : null];
+    rule ? el('div', { class: 'rule' }, 'by ', code(rule)) : null];
 }
