@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
-    ("selector",),
+    ("selector", "quantity"),
     ("objects", "selector_parser"),
     ("model",),
     ("topology", "state", "ipam", "policy", "endpoints"),
@@ -18,15 +18,17 @@ LAYERS = (
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
     ("drawing", "result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
-    ("expectation",),
+    ("expectation", "comparison"),
     ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
     ("report", "lab"),
+    ("recording", "artifacts", "comparing"),
     ("control",),
-    ("prompt",),
+    ("prompt", "checks", "web"),
     ("cli",),
+    ("pytest_plugin",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
@@ -44,6 +46,7 @@ PURE += (
     "enforcement",
     "evidence",
     "access",
+    "comparison",
     "expectation",
     "fulfilment",
 )
