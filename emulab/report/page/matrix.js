@@ -180,7 +180,8 @@ const matrix = {
   paint() {
     const { facts, canvas } = this;
     const size = facts.pods.length;
-    const room = Math.max(280, Math.min(640, (canvas.parentElement.clientWidth || 560)));
+    const width = body('pairs').clientWidth || 560;
+    const room = Math.max(280, Math.min(640, width > 800 ? width * 0.48 : width));
     const per = Math.max(1, Math.ceil(size / room));
     const cells = Math.ceil(size / per);
     const zoom = Math.max(1, Math.floor(room / cells));
@@ -188,6 +189,7 @@ const matrix = {
     const image = new Uint32Array(cells * cells);
     const { order } = facts;
     const worst = new Uint8Array(cells);
+    const bad = [];
     for (let row = 0; row < cells; row += 1) {
       worst.fill(WORST.length - 1);
       for (let from = row * per; from < Math.min(size, (row + 1) * per); from += 1) {
@@ -198,7 +200,10 @@ const matrix = {
           if (one < worst[cell]) worst[cell] = one;
         }
       }
-      for (let column = 0; column < cells; column += 1) image[row * cells + column] = colours[worst[column]];
+      for (let column = 0; column < cells; column += 1) {
+        image[row * cells + column] = colours[worst[column]];
+        if (worst[column] < WORST.indexOf('denied') && bad.length < 20000) bad.push([row, column, worst[column]]);
+      }
     }
     const small = document.createElement('canvas');
     small.width = cells;
@@ -210,7 +215,18 @@ const matrix = {
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
     this.scale = zoom / per;
+    this.stress(context, bad, zoom);
     this.lines(context);
+  },
+
+  // What is wrong is seen even when it is one pixel in a million.
+  stress(context, bad, zoom) {
+    if (zoom >= 4) return;
+    const colours = WORST.map((state) => colour(`--heat-${tone(state)}`));
+    for (const [row, column, state] of bad) {
+      context.fillStyle = colours[state];
+      context.fillRect(Math.min(column * zoom - 1, this.canvas.width - 4), Math.max(0, row * zoom - 1), 4, 4);
+    }
   },
 
   // Where a node ends, and the block that the table shows.
