@@ -41,6 +41,7 @@ const matrix = {
     if (!facts.layers.length) return;
     this.layers = this.layersShown();
     this.worst = facts.worst(this.layers);
+    this.heated = null;
     const parts = [this.chooser(), this.legend()];
     if (this.large) {
       this.canvas = el('canvas', { role: 'img', 'aria-label': this.summary() });
@@ -176,9 +177,9 @@ const matrix = {
     this.gridBox.replaceChildren(el('div', { class: 'scroll' }, grid));
   },
 
-  // A pixel for each pair, or for some of them: then it shows the worst.
-  paint() {
-    const { facts, canvas } = this;
+  // A pixel for each pair, or for some of them: then it shows the worst.  ``bad`` are those that must not be overlooked.
+  heat() {
+    const { facts } = this;
     const size = facts.pods.length;
     const width = body('pairs').clientWidth || 560;
     const room = Math.max(280, Math.min(640, width > 800 ? width * 0.48 : width));
@@ -209,12 +210,19 @@ const matrix = {
     small.width = cells;
     small.height = cells;
     small.getContext('2d').putImageData(new ImageData(new Uint8ClampedArray(image.buffer), cells, cells), 0, 0);
-    canvas.width = cells * zoom;
-    canvas.height = cells * zoom;
+    return { small, bad, zoom, scale: zoom / per };
+  },
+
+  paint() {
+    this.heated ||= this.heat();
+    const { small, bad, zoom, scale } = this.heated;
+    const { canvas } = this;
+    canvas.width = small.width * zoom;
+    canvas.height = small.height * zoom;
     const context = canvas.getContext('2d');
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
-    this.scale = zoom / per;
+    this.scale = scale;
     this.stress(context, bad, zoom);
     this.lines(context);
   },

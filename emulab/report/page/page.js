@@ -107,7 +107,9 @@ const theme = {
   },
   shown() {
     byId('theme').textContent = this.dark() ? '☀ Light' : '☾ Dark';
-    if (matrix.large && matrix.canvas) matrix.paint();
+    if (!matrix.large || !matrix.canvas) return;
+    matrix.heated = null;
+    matrix.paint();
   },
 };
 
