@@ -259,10 +259,22 @@ const matrix = {
     context.strokeRect(left, top, Math.max(4, width), Math.max(4, height));
   },
 
+  // The pair under the pointer; where several share the pixels around it, one that is wrong.
   under(event) {
     const box = this.canvas.getBoundingClientRect();
-    const index = (value, length) => Math.min(this.facts.order.length - 1, Math.max(0, Math.floor(((value / length) * this.canvas.width) / this.scale)));
-    return { from: index(event.clientY - box.top, box.height), to: index(event.clientX - box.left, box.width) };
+    const last = this.facts.order.length - 1;
+    const index = (value, length) => Math.min(last, Math.max(0, Math.floor(((value / length) * this.canvas.width) / this.scale)));
+    const at = { from: index(event.clientY - box.top, box.height), to: index(event.clientX - box.left, box.width) };
+    const reach = this.scale >= 4 ? 0 : Math.ceil(3 / this.scale);
+    let found = at;
+    let worst = WORST.indexOf('denied');
+    for (let from = Math.max(0, at.from - reach); from <= Math.min(last, at.from + reach); from += 1) {
+      for (let to = Math.max(0, at.to - reach); to <= Math.min(last, at.to + reach); to += 1) {
+        const state = this.worst[this.facts.order[from] * (last + 1) + this.facts.order[to]];
+        if (state < worst) [found, worst] = [{ from, to }, state];
+      }
+    }
+    return found;
   },
 
   hovered(event) {
