@@ -9,7 +9,7 @@ readonly STAMP=$VENV/installed # written last, so an environment without it is h
 readonly LOG=$HOME_DIR/bootstrap.log
 readonly COMMAND=/usr/local/bin/emulab # a folder that is in sudo's secure_path
 readonly PACKAGES=(python3 python3-venv mininet iproute2 nftables iputils-ping ethtool libpcap0.8)
-readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq chromium)
+readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq chromium iperf3)
 readonly USAGE='Usage: ./bootstrap.sh                        install emulab and what it needs
        ./bootstrap.sh run [ARGS...]          install, then: emulab run ARGS...
        ./bootstrap.sh test [PYTEST ARGS...]  install with the test requirements, then run the test suite
@@ -80,6 +80,8 @@ install_environment() { # extra
     rm -rf "$VENV"
     logged "making the environment" "$python" -m venv "$VENV"
     logged "pip install" "$VENV/bin/python" -m pip --disable-pip-version-check install -qq --editable "${repo}[$1]"
+    # An ordinary user cannot keep what Python makes of the files here, and would wait for it at every command.
+    logged "compiling" "$VENV/bin/python" -m compileall -q "$repo/emulab" "$repo/plugins" "$repo/topologies"
     ln -sfn "$VENV/bin/emulab" "$COMMAND"
     stamp "$1" >"$STAMP"
     # The user who called sudo, or else any user:

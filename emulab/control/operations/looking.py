@@ -9,6 +9,7 @@ from typing import Any
 from emulab import etc_files
 from emulab.control.enter import KINDS
 from emulab.control.live import Answer, Emit, LiveLab, descriptor, operation
+from emulab.drawing import draw
 from emulab.errors import InputError
 from emulab.etc_files import resolve
 from emulab.report import objects
@@ -31,6 +32,12 @@ def get(live: LiveLab, kind: str, name: str | None = None) -> Any:
     keys = {one["name"] for one in found}
     key = next((k for k in (name, f"default/{name}") if k in keys), None) or resolve(live.lab.cluster, name, others=False)
     return [one for one in found if key in (one["name"], one.get("node") if kind in ("routes", "links") else None)]
+
+
+@operation
+def drawing(live: LiveLab) -> Any:
+    """The lab as a drawing, as it is designed by now."""
+    return draw(live.lab.design).show()
 
 
 @operation
