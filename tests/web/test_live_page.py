@@ -164,12 +164,15 @@ def test_links_and_nodes_are_switches(terminal: Terminal, served: tuple[Running,
 ATTACK = """
 async (target) => {
   const ask = async (path, options) => {
-    try { const got = await fetch(target + path, { credentials: 'include', ...options }); return [got.type, got.status, await got.text()]; }
-    catch (error) { return ['failed', 0, '']; }
+    try {
+      const got = await fetch(target + path, { credentials: 'include', ...options });
+      return [got.type, got.status, await got.text()];
+    } catch (error) { return ['failed', 0, '']; }
   };
   const body = JSON.stringify({ name: 'masquerade-pods' });
   const json = { 'Content-Type': 'application/json' };
-  const found = [await ask('state', {}), await ask('state', { mode: 'no-cors' }), await ask('faults/inject', { method: 'POST', body, headers: json }),
+  const found = [await ask('state', {}), await ask('state', { mode: 'no-cors' }),
+    await ask('faults/inject', { method: 'POST', body, headers: json }),
     await ask('faults/inject', { method: 'POST', mode: 'no-cors', body, headers: { 'Content-Type': 'text/plain' } })];
   found.push(await new Promise((done) => {
     const events = new EventSource(target + 'events', { withCredentials: true });

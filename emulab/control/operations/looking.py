@@ -49,14 +49,6 @@ def names(live: LiveLab) -> Any:
 
 
 @operation
-def drawing(live: LiveLab) -> Any:
-    """The cluster as it is designed by now, as `emulab.drawing.Drawing` reads it."""
-    from emulab.drawing import draw
-
-    return draw(live.lab.design).show()
-
-
-@operation
 def enter(live: LiveLab, target: str) -> Answer:
     """The namespaces of a pod or node, as descriptors in the order of ``kinds``."""
     lab = live.lab
