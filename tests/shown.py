@@ -58,7 +58,7 @@ def command_lines(text: str) -> list[list[str]]:
     return found
 
 
-MANIFESTS = sorted((ROOT / "examples").rglob("*.yaml"))
+MANIFESTS = sorted(path for folder in ("policies", "services") for path in (ROOT / "examples" / folder).glob("*.yaml"))
 
 
 def commented(manifest: str) -> str:

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 class Progress:
     """A bar on stderr once a second has passed; nothing when stderr is no terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "probing", units: str = "flows") -> None:
+        self._doing, self._units = doing, units
         self._start = time.monotonic()
         self._shown = sys.stderr.isatty() and not os.environ.get("CI")
         self._release = ExitStack()
@@ -34,7 +35,7 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         if self._bar is None:
-            columns = (TextColumn("probing"), BarColumn(), MofNCompleteColumn(), TextColumn("flows"))
+            columns = (TextColumn(self._doing), BarColumn(), MofNCompleteColumn(), TextColumn(self._units))
             bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
             self._bar = self._release.enter_context(bar)
             bar.add_task("probe", total=total)

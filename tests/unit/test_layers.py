@@ -10,23 +10,25 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
-    ("selector",),
+    ("selector", "quantity"),
     ("objects", "selector_parser"),
     ("model",),
     ("topology", "state", "ipam", "policy", "endpoints"),
     ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
-    ("result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
-    ("expectation",),
+    ("drawing", "result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
+    ("expectation", "comparison"),
     ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification",),
     ("report", "lab"),
+    ("recording", "artifacts", "comparing"),
     ("control",),
-    ("prompt",),
+    ("prompt", "checks", "web"),
     ("cli",),
+    ("pytest_plugin",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
@@ -44,10 +46,11 @@ PURE += (
     "enforcement",
     "evidence",
     "access",
+    "comparison",
     "expectation",
     "fulfilment",
 )
-PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose")
+PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose", "drawing")
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
 
