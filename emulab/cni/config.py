@@ -46,12 +46,11 @@ class NetworkList:
 
     def types(self) -> tuple[str, ...]:
         """The plugins that are named, delegates of address management included, each once."""
-        named = [plugin.type for plugin in self.plugins]
+        named = []
         for plugin in self.plugins:
             ipam = plugin.raw.get("ipam")
-            if isinstance(ipam, Mapping) and isinstance(ipam.get("type"), str) and ipam["type"]:
-                named.append(ipam["type"])
-        return tuple(dict.fromkeys(named))
+            named += [plugin.type, ipam.get("type", "") if isinstance(ipam, Mapping) else ""]
+        return tuple(dict.fromkeys(filter(None, named)))
 
 
 def read(text: str | bytes, file: str | None = None, more: Iterable[tuple[str, str | bytes]] = ()) -> NetworkList:
