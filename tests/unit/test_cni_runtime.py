@@ -269,7 +269,7 @@ def test_a_list_is_validated_without_attaching(tmp_path: Path) -> None:
     assert plugins.runtime.validate(network("a")) == "1.0.0"
     with pytest.raises(CniError, match="there is no such plugin"):
         plugins.runtime.validate(network("a", plugins=[{"type": "a", "ipam": {"type": "gone"}}]))
-    with pytest.raises(InputError, match="its plugins do not all speak any of 0.1.0"):
+    with pytest.raises(InputError, match=r"its plugins do not all speak any of 0.1.0"):
         plugins.runtime.validate(network("a", cniVersion="0.1.0"))
 
 
@@ -334,7 +334,7 @@ def test_gc_deletes_what_is_stale_and_then_asks_the_plugins(tmp_path: Path, vers
 def test_gc_goes_on_after_failures_and_tells_all(tmp_path: Path) -> None:
     bad = Outcome(1, ERROR, b"")
     plugins = Plugins(tmp_path, a=failing(bad, "GC"), b=failing(bad, "GC"))
-    with pytest.raises(CniError, match="a GC: no address.*also failed: b GC: no address"):
+    with pytest.raises(CniError, match=r"a GC: no address.*also failed: b GC: no address"):
         plugins.runtime.gc(network("a", "b", cniVersion="1.1.0"), [])
     plugins.requests.clear()
     plugins.runtime.gc(network("a", "b", cniVersion="1.1.0", disableGC=True), [])

@@ -32,9 +32,12 @@ RESULT: dict[str, Any] = {
         {"interface": 1, "address": "10.1.0.2/16", "gateway": "10.1.0.1"},
         {"interface": 1, "address": "fd00::2/64"},
     ],
-    "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "advmss": 1, "priority": 0, "table": 7, "scope": 253}, {"dst": "::/0"}],
+    "routes": [
+        {"dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "advmss": 1, "priority": 0, "table": 7, "scope": 253},
+        {"dst": "::/0"},
+    ],
     "dns": {"nameservers": ["10.1.0.1"], "domain": "d", "search": ["a", "b"], "options": ["ndots:5"]},
-}  # fmt: skip
+}
 
 
 def network(**changes: Any) -> config.NetworkList:
@@ -132,9 +135,9 @@ def test_the_highest_version_that_all_speak(spoken: list[tuple[str, ...]], chose
 
 
 def test_no_common_version_is_told() -> None:
-    with pytest.raises(InputError, match="its plugins do not all speak any of 1.0.0, 0.4.0, 1.1.0"):
+    with pytest.raises(InputError, match=r"its plugins do not all speak any of 1.0.0, 0.4.0, 1.1.0"):
         config.negotiated(network(), ("0.3.0",))
-    with pytest.raises(InputError, match="it is of version 2.0.0, and this runtime speaks 0.1.0 to 1.1.0"):
+    with pytest.raises(InputError, match=r"it is of version 2.0.0, and this runtime speaks 0.1.0 to 1.1.0"):
         config.negotiated(network(cniVersion="2.0.0", cniVersions=[]))
     assert versions.highest(["0.9.9", "0.10.0"], ["0.9.9", "0.10.0"]) == "0.10.0"
 
