@@ -109,4 +109,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        with suppress(ChildProcessError):
+            while True:  # its orphans are ours where this process is PID 1
+                os.waitpid(-process.pid, 0)
     return process.returncode
