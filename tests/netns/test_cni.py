@@ -110,7 +110,7 @@ def leases() -> set[str]:
 
 
 def rules() -> str:
-    return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_chain_of_five(user: str) -> None:
@@ -124,7 +124,7 @@ def test_a_chain_of_five(user: str) -> None:
         assert {key: inside_of("c1")[key] for key in ("mac", "mtu")} == {"mac": WANTED["mac"], "mtu": 1400}
         shaper = next(one.name for one in result.interfaces if one.name.startswith("bwp"))
         assert "rate 1Mbit burst 125000b" in subprocess.run(["tc", "qdisc"], capture_output=True, text=True).stdout
-        for rule in ("dnat to 10.88.0.2:80", "ip saddr 10.88.0.2 counter packets 0 bytes 0 accept", "masquerade"):
+        for rule in ("dnat to 10.88.0.2:80", "ip saddr 10.88.0.2 counter accept", "masquerade"):
             assert rule in rules()
         checked = network({**MASQUERADED, "ipam": IPAM}, *META[1:])  # all but portmap, see below
         assert host.runtime.check(checked, container)
