@@ -72,3 +72,8 @@ def egress(*rules: Any, select: Any = None) -> dict[str, Any]:
 
 def pods(**labels: str) -> dict[str, Any]:
     return {"podSelector": {"matchLabels": labels}}
+
+
+def many(count: int) -> tuple[Any, ...]:
+    """Pods of which each has labels of its own, and few that policies ask for."""
+    return tuple((f"default/p{i}", NODES[i % 2], {"app": f"a{i % 7}", "instance": str(i)}) for i in range(count))

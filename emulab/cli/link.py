@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,7 @@ import click
 
 from emulab.cli.lab import change, complete_node, dry_run_option, lab_option
 from emulab.errors import InputError
-
-_RATES = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
-_TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+from emulab.quantity import RATES, SHARES, TIMES, quantity
 
 
 @click.group("link", short_help="Cut and shape the nodes' links.")
@@ -59,18 +56,11 @@ def shape(node: str, rate: str | None, delay: str | None, loss: str | None, dry_
       emulab link set node-b --delay 50ms --loss 1%
     """
     wanted = {
-        "rate": None if rate is None else int(_quantity("--rate", rate, _RATES)),
-        "delay": None if delay is None else _quantity("--delay", delay, {**_TIMES, "": 1.0}),
-        "loss": None if loss is None else _quantity("--loss", loss, {"%": 0.01, "": 1.0}),
+        "rate": None if rate is None else int(quantity("--rate", rate, RATES)),
+        "delay": None if delay is None else quantity("--delay", delay, TIMES),
+        "loss": None if loss is None else quantity("--loss", loss, SHARES),
     }
     given = {key: value for key, value in wanted.items() if value is not None}
     if not given:
         raise InputError("nothing to set: --rate, --delay or --loss expected")
     return change(lab, f"link/{node} set", "link_set", node=node, dry_run=dry_run, **given)
-
-
-def _quantity(option: str, text: str, units: dict[str, float] | dict[str, int]) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z%]*)", text.strip().lower())
-    if not found or found[2] not in units:
-        raise InputError(f"{option} {text}: a number and one of {', '.join(filter(None, units))} expected")
-    return float(found[1]) * units[found[2]]

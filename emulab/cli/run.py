@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from emulab.cli import guarded
+from emulab.cli.artifacts import artifacts_option, keep, prepared
 from emulab.cli.options import cluster_options, design
 from emulab.cli.progress import Progress
 
@@ -32,6 +34,7 @@ PROTOCOLS = ("icmp", "udp", "tcp")
     help="Watch every place, or only where packets leave and arrive (quicker).",
 )
 @click.option("--pcap", metavar="DIR", type=click.Path(), help="Write what the taps see as pcapng, for tshark and Wireshark.")
+@artifacts_option
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--cli", "prompt", is_flag=True, help="Drop into Mininet's prompt, pods included, before leaving.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the findings and the verdict.")
@@ -45,6 +48,7 @@ def command(
     families: tuple[str, ...],
     taps: str,
     pcap: str | None,
+    artifacts: str | None,
     format_: str,
     prompt: bool,
     quiet: bool,
@@ -62,6 +66,7 @@ def command(
       sudo emulab run two-racks --plugin calico --set encap=cross-subnet
       sudo emulab run fleet,10,5 --plugin weave --protocol udp --taps ends
       sudo emulab run --plugin flannel --pcap /tmp/packets
+      sudo emulab run --plugin calico --artifacts evidence
       sudo emulab run --plugin calico --cli
       sudo emulab run -f shop.yaml --plugin calico
       sudo emulab run --format json | jq .summary
@@ -71,13 +76,14 @@ def command(
     started = time.perf_counter()
     wanted = design(topology, plugin, settings, files, ignore_unknown)
     chosen = _families(wanted.topology.families, families)
+    folder = prepared(artifacts)
 
     from emulab.kernel import sandbox
     from emulab.lab import Lab, Probing
 
     probing = Probing(protocols=protocols or PROTOCOLS, families=chosen, taps=taps)
     timings = {"plan": time.perf_counter() - started}
-    return sandbox.run(lambda: guarded(lambda: _inside(Lab(wanted, timings), probing, pcap, format_, prompt, quiet)))
+    return sandbox.run(lambda: guarded(lambda: _inside(Lab(wanted, timings), probing, pcap, folder, format_, prompt, quiet)))
 
 
 def _families(offered: tuple[int, ...], asked: tuple[str, ...]) -> tuple[int, ...]:
@@ -91,7 +97,7 @@ def _families(offered: tuple[int, ...], asked: tuple[str, ...]) -> tuple[int, ..
     return wanted
 
 
-def _inside(lab: Lab, probing: Probing, pcap: str | None, format_: str, prompt: bool, quiet: bool) -> int:
+def _inside(lab: Lab, probing: Probing, pcap: str | None, folder: Path | None, format_: str, prompt: bool, quiet: bool) -> int:
     """What happens in the sandbox."""
     with ExitStack() as release:
         on_frame = None
@@ -105,6 +111,10 @@ def _inside(lab: Lab, probing: Probing, pcap: str | None, format_: str, prompt: 
         result = lab.verify(probing, progress.update, on_frame)
         progress.close()
         _print(result, format_, quiet)
+        if folder:
+            from emulab.recording import record
+
+            keep(folder, record(lab, result))
         if prompt:
             from emulab.cli import cli
             from emulab.cli import lab as running

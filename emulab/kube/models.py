@@ -95,9 +95,12 @@ class _Shape(NamedTuple):
 @cache
 def _shape(kind: Any) -> _Shape:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _shape(inner[0])
     if origin in (typing.Union, types.UnionType):
         shapes = [_shape(one) for one in inner if one is not type(None)]
-        return next((shape for shape in shapes if shape != _Shape()), _Shape())
+        fields = next((shape.fields for shape in shapes if shape.fields is not None), None)
+        return _Shape(fields, next((shape.items for shape in shapes if shape.items is not None), None))
     if origin is list:
         return _Shape(items=inner[0])
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):

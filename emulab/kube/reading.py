@@ -35,6 +35,16 @@ def read(text: str, file: str, ignore_unknown: bool = False, namespace: str = ""
     return found
 
 
+def inline(raw: Raw, path: Path) -> Document:
+    """The object that stands at ``path`` in a file of another kind.  Raises `InputError` as `read` does."""
+    value = raw.value
+    for step in path:
+        value = value[step]
+    made = _document(raw, value, path, False, "", [])
+    assert made is not None
+    return made
+
+
 def _items(raw: Raw) -> Iterator[tuple[Any, Path]]:
     """The document, or the items of a List."""
     value = raw.value

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, TextIO
 
+from emulab.model import Cluster
 from emulab.packet import FlowResult, Kind, MtuResult, text
 from emulab.result import RunResult
 
@@ -21,25 +22,33 @@ def write(result: RunResult, out: TextIO) -> None:
         "options": result.options,
         "topology": cluster.topology.name,
         "taps": result.taps,
-        "nodes": [
-            {"name": node.name, "addresses": [str(a.ip) for a in cluster.topology.uplink(node.name).addresses]}
-            for node in cluster.nodes
-        ],
-        "pods": [
-            {"name": endpoint.key, "node": endpoint.node, "addresses": list(map(str, endpoint.addresses))}
-            for endpoint in cluster.endpoints
-        ],
+        "nodes": nodes(cluster),
+        "pods": pods(cluster),
     }
     out.write(json.dumps(head, indent=1)[:-2] + ',\n "flows": [')
     _lines(out, (flow(one) for one in result.flows))
     out.write('],\n "mtu": [')
-    _lines(out, (_mtu(one) for one in result.mtu))
+    _lines(out, (mtu(one) for one in result.mtu))
     tail = {
         "findings": [finding.show() for finding in result.findings],
         "summary": result.summary(),
         "timings": {name: round(seconds, 6) for name, seconds in result.timings.items()},
     }
     out.write("],\n" + json.dumps(tail, indent=1)[2:] + "\n")
+
+
+def nodes(cluster: Cluster) -> list[dict[str, Any]]:
+    """Each with the addresses of its uplink."""
+    uplinks = {node.name: cluster.topology.uplink(node.name) for node in cluster.nodes}
+    return [{"name": name, "addresses": [str(a.ip) for a in uplink.addresses]} for name, uplink in uplinks.items()]
+
+
+def pods(cluster: Cluster) -> list[dict[str, Any]]:
+    """Each with its node and its addresses, IPv4 first."""
+    return [
+        {"name": endpoint.key, "node": endpoint.node, "addresses": list(map(str, endpoint.addresses))}
+        for endpoint in cluster.endpoints
+    ]
 
 
 def _lines(out: TextIO, objects: Iterable[dict[str, Any]]) -> None:
@@ -69,7 +78,8 @@ def flow(result: FlowResult) -> dict[str, Any]:
     }
 
 
-def _mtu(one: MtuResult) -> dict[str, Any]:
+def mtu(one: MtuResult) -> dict[str, Any]:
+    """One MTU check as JSON values."""
     return {
         "from": one.source,
         "to": one.destination,

@@ -24,19 +24,20 @@ def as_text(plane: DataPlane, cluster: Cluster, state: State) -> str:
         f"# {plane.name} on {cluster.topology.name} ({options})",
         "# Each node has its uplink and addresses already; each pod is an empty namespace in the node's /run/netns.",
     ]
-    for name in _ordered(cluster, state):
+    for name in ordered(cluster, state):
         lines += ["", f"# {_title(cluster, name)}", *shell_lines(state[name])]
     return "\n".join(lines)
 
 
 def as_json(plane: DataPlane, cluster: Cluster, state: State) -> str:
     """Every object with its fields and its lines."""
-    namespaces = {name: [_object(thing) for thing in state[name]] for name in _ordered(cluster, state)}
+    namespaces = {name: [_object(thing) for thing in state[name]] for name in ordered(cluster, state)}
     document = {"schema": SCHEMA, "plugin": plane.name, "options": plane.options(), "topology": cluster.topology.name}
     return json.dumps({**document, "namespaces": namespaces}, indent=1)
 
 
-def _ordered(cluster: Cluster, state: State) -> list[str]:
+def ordered(cluster: Cluster, state: State) -> list[str]:
+    """The namespaces in an order in which they can be programmed."""
     names = [*(node.name for node in cluster.nodes), *(endpoint.key for endpoint in cluster.endpoints)]
     return [name for name in names if name in state]
 

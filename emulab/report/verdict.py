@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from emulab.packet import BROKEN_PROMISE, LET_THROUGH, Finding, Kind, Verdict, short
+from emulab.packet import BROKEN_PROMISE, LET_THROUGH, Finding, FlowResult, Kind, MtuResult, Verdict, short
 from emulab.result import RunResult
 
 GOOD = (Verdict.DENIED.value, Verdict.DELIVERED.value)
@@ -33,12 +33,17 @@ def line(result: RunResult) -> str:
 
 
 class Group(NamedTuple):
-    """Findings that are alike: how many, of what sort, the first of them in words and the flow that it is about."""
+    """Findings that are alike: how many, of what sort, the first of them in words and the flow that it is about.
+
+    ``first`` is that finding, ``about`` the flow or MTU check; None: the cluster.
+    """
 
     number: int
     label: str
     subject: str
     text: str
+    first: Finding
+    about: FlowResult | MtuResult | None
 
 
 def groups(result: RunResult) -> Iterator[Group]:
@@ -47,26 +52,26 @@ def groups(result: RunResult) -> Iterator[Group]:
     Alike are findings of one sort and field at one node or pod, on one leg, by one rule; wherever they are, those that say that
     the same policies are not enforced, or none at all.
     """
-    found: dict[tuple[object, ...], list[tuple[str, Finding]]] = {}
-    for label, subject, finding in _firsts(result):
+    found: dict[tuple[object, ...], list[tuple[str, Finding, FlowResult | MtuResult | None]]] = {}
+    for label, subject, finding, about in _firsts(result):
         rule = None if (finding.rule or "").startswith("conntrack") else finding.rule  # an entry is one connection's
         place: object = "" if finding.field == "MTU" else finding.place.partition(":")[0]
         if finding.field == "policy":
             place = "" if rule else (finding.before, finding.after)
-        found.setdefault((label, finding.field, place, finding.leg, rule), []).append((subject, finding))
+        found.setdefault((label, finding.field, place, finding.leg, rule), []).append((subject, finding, about))
     for key, alike in found.items():
-        subject, finding = alike[0]
-        yield Group(len(alike), str(key[0]), subject, explain(finding))
+        subject, finding, about = alike[0]
+        yield Group(len(alike), str(key[0]), subject, explain(finding), finding, about)
 
 
-def _firsts(result: RunResult) -> Iterator[tuple[str, str, Finding]]:
+def _firsts(result: RunResult) -> Iterator[tuple[str, str, Finding, FlowResult | MtuResult | None]]:
     for judged in result.bad():
-        yield judged.state, str(judged.flow), judged.findings[0]
+        yield judged.state, str(judged.flow), judged.findings[0], judged
     for checked in result.mtu:
         for finding in checked.findings[:1]:
-            yield "MTU", f"{short(checked.source)} -> {short(checked.destination)} IPv{checked.family}", finding
+            yield "MTU", f"{short(checked.source)} -> {short(checked.destination)} IPv{checked.family}", finding, checked
     for finding in result.findings:
-        yield "cluster", f"policy {finding.place}" if finding.field == "policy" else short(finding.place), finding
+        yield "cluster", f"policy {finding.place}" if finding.field == "policy" else short(finding.place), finding, None
 
 
 def explain(finding: Finding) -> str:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
+from designed import catalogued
 
-from emulab import registry
 from emulab.dataplane import Tunnel, Wire, build_cluster
 from emulab.errors import InputError
 from emulab.model import Cluster, Link, Node, Pod, Segment, Topology
@@ -336,7 +336,7 @@ def test_vtep_macs_follow_the_nodes_names() -> None:
 
 def test_a_pod_answers_its_router_whatever_policies_say() -> None:
     """Neighbour discovery of IPv6 is ICMP to the node itself: an egress policy would have the pod lost to it."""
-    plan = design(registry.topology("flat"), Calico()).plan
+    plan = design(catalogued("flat"), Calico()).plan
     tables = {table.family: table.rules for table in plan["node-a"] if isinstance(table, NftTable)}
     allowed = "add rule ip6 calico filter-cali-wl-to-host icmpv6 type { 130, 131, 132, 133, 135, 136 } accept"
     judged = "add rule ip6 calico filter-cali-wl-to-host jump filter-cali-from-wl-dispatch"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from designed import catalogued
 
 from emulab import change, registry
 from emulab.diff import diff, lines
@@ -18,7 +19,7 @@ from emulab.state import RateLimit
 
 
 def designed(plugin: str = "flannel", topology: str = "flat", *settings: str) -> Design:
-    return design(registry.topology(topology), registry.options(registry.plugin(plugin), settings))
+    return design(catalogued(topology), registry.options(registry.plugin(plugin), settings))
 
 
 def addresses(made: Design, key: str) -> list[str]:

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from designed import catalogued
 
 from emulab import etc_files, registry
 from emulab.cli.lab import table
@@ -130,7 +131,7 @@ def test_every_operation_is_documented() -> None:
 
 
 def test_what_a_pod_finds_in_its_etc() -> None:
-    cluster = design(registry.topology("flat"), registry.plugin("flannel")()).cluster
+    cluster = design(catalogued("flat"), registry.plugin("flannel")()).cluster
     files = etc_files.of(cluster, "default/a1")
     assert files["hostname"] == "a1\n"
     assert "10.1.1.1\ta1\n" in files["hosts"] and "fd00:10:1::2\ta1\n" in files["hosts"] and "b1" not in files["hosts"]
@@ -140,7 +141,7 @@ def test_what_a_pod_finds_in_its_etc() -> None:
 
 @pytest.mark.parametrize(("name", "key"), [("a1", "default/a1"), ("default/a1", "default/a1"), ("node-a", "node-a")])
 def test_names_are_resolved(name: str, key: str) -> None:
-    cluster = design(registry.topology("flat"), registry.plugin("flannel")()).cluster
+    cluster = design(catalogued("flat"), registry.plugin("flannel")()).cluster
     assert etc_files.resolve(cluster, name) == key
     with pytest.raises(InputError, match=r"no pod or node 'a3' \(did you mean 'a"):
         etc_files.resolve(cluster, "a3")

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from designed import catalogued
 
 from emulab import change, registry
 from emulab.errors import InputError
@@ -36,7 +37,7 @@ DAEMONS = (
 
 
 def empty(name: str = "flat") -> Topology:
-    return replace(registry.topology(name), pods=())
+    return replace(catalogued(name), pods=())
 
 
 def after(topology: Topology, text: str) -> Topology:
@@ -442,7 +443,7 @@ NODES = "".join(
 
 
 def test_a_topology_of_nodes() -> None:
-    made, told = begun(registry.topology("flat"), read(NODES + "---\n" + POD % "a", "x.yaml"), named=False)
+    made, told = begun(catalogued("flat"), read(NODES + "---\n" + POD % "a", "x.yaml"), named=False)
     assert told == ()
     assert [(n.name, str(n.pod_cidrs[0]), dict(n.labels)["rack"]) for n in made.nodes] == [
         ("n2", "10.244.2.0/24", "r2"),
@@ -456,10 +457,10 @@ def test_a_topology_of_nodes() -> None:
 
 def test_nodes_join_a_topology_that_was_named_and_its_pods_stay() -> None:
     text = "apiVersion: v1\nkind: Node\nmetadata: {name: node-x}\n"
-    made, _ = begun(registry.topology("flat"), read(text, "x.yaml"), named=True)
+    made, _ = begun(catalogued("flat"), read(text, "x.yaml"), named=True)
     assert [node.name for node in made.nodes] == ["node-a", "node-b", "node-c", "node-x"]
     assert len(made.pods) == 6
-    assert begun(registry.topology("flat"), read(POD % "a", "x.yaml"), named=False)[0].pods[0].name == "a"
+    assert begun(catalogued("flat"), read(POD % "a", "x.yaml"), named=False)[0].pods[0].name == "a"
 
 
 def test_namespaces_exist_when_declared_or_implied() -> None:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from designed import catalogued
 
-from emulab import registry
 from emulab.errors import InputError
 from emulab.kube import applied, read
 from emulab.kube.document import Document
@@ -524,7 +524,7 @@ BAD = {
 
 def complaint(text: str, file: str = "web.yaml") -> str:
     with pytest.raises(InputError) as refused:
-        applied(registry.topology("flat"), read(text, file))
+        applied(catalogued("flat"), read(text, file))
     return str(refused.value)
 
 
@@ -631,5 +631,5 @@ def test_three_mebibytes_and_no_more() -> None:
 def test_many_services_in_json_are_read() -> None:
     one = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
     items = [{**one, "metadata": {"name": f"s{number}"}} for number in range(1000)]
-    found = applied(registry.topology("flat"), read(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), "x.json"))
+    found = applied(catalogued("flat"), read(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), "x.json"))
     assert len({service.addresses for service in found.objects.services if service.name != "kube-dns"}) == 1000

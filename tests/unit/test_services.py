@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from designed import catalogued
 from served import SERVICES, with_services
 
 from emulab import registry
@@ -20,7 +21,7 @@ CLIENT, SERVICE, ENDPOINT, OTHER = (ip_address(a).packed for a in ("10.1.1.1", "
 
 @pytest.fixture(scope="module")
 def cluster() -> Cluster:
-    return design(with_services(registry.topology("flat")), registry.plugin("flannel")()).cluster
+    return design(with_services(catalogued("flat")), registry.plugin("flannel")()).cluster
 
 
 def way(services: Services, name: str, kind: str, node: str = "", family: int = 4) -> Way:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from designed import catalogued
 
 from emulab import etc_files, registry
 from emulab.errors import InputError
@@ -15,7 +16,7 @@ from emulab.objects import Objects, Service
 from emulab.planning import design
 from emulab.topology import validate
 
-TOPOLOGY = registry.topology("flat")
+TOPOLOGY = catalogued("flat")
 WEB = Service("default", "web", addresses=(ip_address("10.96.1.1"),))
 
 

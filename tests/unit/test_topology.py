@@ -8,8 +8,6 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from emulab import topology_file
 from emulab.errors import InputError
@@ -309,42 +307,6 @@ def test_a_tag_runs_nothing(tmp_path: Path) -> None:
     with contextlib.suppress(InputError):
         read(tmp_path, f"{PODS}nodes:\n  a: {{segment: !!python/object/apply:os.mkdir ['{proof}']}}\n")
     assert not proof.exists()
-
-
-WORDS = [
-    "nodes",
-    "pod-cidrs",
-    "segments",
-    "pods",
-    "links",
-    "subnets",
-    "cut",
-    "a",
-    "10.1.0.0/16",
-    "fd00::/64",
-    "3",
-    "-1",
-    "~",
-]
-VALUES = st.recursive(
-    st.sampled_from(WORDS) | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
-        | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3).map(
-            lambda items: "{" + ", ".join(f"{key}: {value}" for key, value in items.items()) + "}"
-        )
-    ),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(nodes=VALUES, rest=VALUES)
-def test_nothing_but_input_errors(tmp_path: Path, nodes: str, rest: str) -> None:
-    try:
-        read(tmp_path, f"{PODS}nodes: {nodes}\nsegments: {rest}\n")
-    except InputError as error:
-        assert "\n" not in str(error)
 
 
 # -- topologies that Python code makes ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from emulab.control.operations import (  # noqa: F401  (they fill OPERATIONS)
     measuring,
     policing,
     ports,
+    recording,
     trouble,
 )
 from emulab.errors import InputError, nearest

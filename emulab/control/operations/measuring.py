@@ -36,15 +36,21 @@ def verify(
     report: str = "text",
     quiet: bool = False,
     columns: int | None = None,
+    document: bool = False,
 ) -> Any:
-    """Probe, judge, and report: ``report`` is "text", "json" (emulab/run/1) or "probe" (emulab/probe/1)."""
+    """Probe, judge, and report: ``report`` is "text", "json" (emulab/run/1) or "probe" (emulab/probe/1).
+
+    With ``document`` flows of interest are traced, too, and the answer has it all as ``document`` (emulab/report/1).
+    """
+    from emulab.recording import record
     from emulab.report import json_report, probe, text
 
     lab = live.lab
-    probing = _probing(live, sources, destinations, protocols, families, port, size, count, taps, timeout)
+    probing = probing_of(live, sources, destinations, protocols, families, port, size, count, taps, timeout)
     with live.turn():
         result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))
-    _tell_verdicts(live, result)
+        recorded = {"document": record(lab, result)} if document else {}
+    tell_verdicts(live, result)
     page = io.StringIO()
     if report == "json":
         json_report.write(result, page)
@@ -54,10 +60,10 @@ def verify(
         probe.write_text(result, page, columns)
     else:
         text.write(result, page, quiet=quiet, columns=columns)
-    return {"ok": result.ok, "report": page.getvalue(), "summary": result.summary()}
+    return {"ok": result.ok, "report": page.getvalue(), "summary": result.summary(), **recorded}
 
 
-def _probing(
+def probing_of(
     live: LiveLab,
     sources: list[str] | None,
     destinations: list[str] | None,
@@ -115,7 +121,7 @@ def check_probe(
         raise InputError(f"timeout {timeout:g}: up to 60 seconds expected")
 
 
-def _tell_verdicts(live: LiveLab, result: Any) -> None:
+def tell_verdicts(live: LiveLab, result: Any) -> None:
     for judged in result.flows.recorded:
         flow = judged.flow
         key = f"{flow.source} {flow.destination} {flow.protocol} {flow.family}"
@@ -185,7 +191,7 @@ def diagnose(live: LiveLab, emit: Emit) -> Any:
         deviations = lab.drift()
         result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))
         found = conclude(lab.cluster, lab.plane, lab.design.desired, deviations, result)
-    _tell_verdicts(live, result)
+    tell_verdicts(live, result)
     return [asdict(one) for one in found]
 
 

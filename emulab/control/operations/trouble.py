@@ -10,9 +10,10 @@ from emulab.control.live import LiveLab, operation
 from emulab.diff import lines as typed_lines
 from emulab.errors import InputError, KernelError
 from emulab.etc_files import resolve
-from emulab.faults import FAULTS, fault
+from emulab.faults import FAULTS, Fault, Step, fault
 from emulab.kernel.typed import type_lines
 from emulab.model import SWITCHES
+from emulab.planning import Design
 
 
 @operation
@@ -59,18 +60,7 @@ def fault_list(live: LiveLab) -> Any:
 def fault_inject(live: LiveLab, name: str | None = None, at: str | None = None, blind: bool = False) -> Any:
     """Break the lab in a known way; without a name, or a place, any that applies."""
     with live.turn():
-        design = live.lab.design
-        chosen = [fault(name)] if name else list(FAULTS.values())
-        where = (design.present, design.plane, design.desired)
-        cases = [(one, place) for one in chosen for place in one.places(*where)]
-        if at is not None:
-            wanted = resolve(design.cluster, at, others=False)
-            cases = [(one, place) for one, place in cases if place == wanted]
-        if not cases:
-            told = f" at '{at}'" if at else " here: nothing can break in this way"
-            raise InputError(f"fault {name or 'of any kind'} cannot be injected{told}")
-        broken, place = random.choice(cases) if blind or not name else cases[0]
-        steps = broken.steps(*where, place)
+        broken, place, steps = breakage(live.lab.design, name, at, blind)
         try:
             type_lines(live.lab.namespaces, steps)
         except KernelError:
@@ -84,6 +74,21 @@ def fault_inject(live: LiveLab, name: str | None = None, at: str | None = None, 
     for step in steps:
         lines.setdefault(step.namespace, []).append(step.line)
     return {"name": broken.name, "at": place, "symptom": broken.symptom, "lines": lines}
+
+
+def breakage(design: Design, name: str | None, at: str | None, blind: bool = False) -> tuple[Fault, str, list[Step]]:
+    """The fault that is meant, its place, and what to type for it.  Raises `InputError` where it does not apply."""
+    chosen = [fault(name)] if name else list(FAULTS.values())
+    where = (design.present, design.plane, design.desired)
+    cases = [(one, place) for one in chosen for place in one.places(*where)]
+    if at is not None:
+        wanted = resolve(design.cluster, at, others=False)
+        cases = [(one, place) for one, place in cases if place == wanted]
+    if not cases:
+        told = f" at '{at}'" if at else " here: nothing can break in this way"
+        raise InputError(f"fault {name or 'of any kind'} cannot be injected{told}")
+    broken, place = random.choice(cases) if blind or not name else cases[0]
+    return broken, place, broken.steps(*where, place)
 
 
 @operation
