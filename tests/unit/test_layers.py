@@ -88,8 +88,10 @@ def wrong(path: Path) -> set[str]:
         return (ours - allowed) | (others & EFFECTS)
     here = room(path)
     found = {name for name in ours if here not in ("__init__", "__main__") and LEVEL[name] > LEVEL[here]}
-    if here in PURE:
+    if here in PURE and str(path.relative_to(ROOT / "emulab")) not in ACTING:
         found |= others & EFFECTS
+        acting = {f"emulab.{one.removesuffix('.py').replace('/', '.')}" for one in ACTING}
+        found |= acting & set(names) if here == "cni" else set()
     if here not in ("underlay", "prompt"):
         found |= others & {"mininet"}
     if here != "probe":
