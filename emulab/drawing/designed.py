@@ -125,7 +125,9 @@ def _overlays(state: State) -> Iterator[Overlay]:
     for node, objects in state.items():
         here = {thing.name: thing for thing in objects if isinstance(thing, Vxlan)}
         remotes = [(thing, thing.remote) for thing in here.values()]
-        remotes += [(here[thing.device], thing.remote) for thing in objects if isinstance(thing, FdbEntry) and thing.device in here]
+        remotes += [
+            (here[thing.device], thing.remote) for thing in objects if isinstance(thing, FdbEntry) and thing.device in here
+        ]
         for device, remote in remotes:
             place, there = f"{node}:{device.name}", ends.get((str(remote), device.vni))
             if there is not None and there != place:

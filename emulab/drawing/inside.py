@@ -162,7 +162,9 @@ def _pod(made: Inside, node: Node, pod: Pod, style: Style, x: float, y: float, w
     box = Box("pod", x, y, wide, tall, tuple(told), "", node.name, pod.key, tip, state)
     made.places[pod.key] = box
     yield box
-    card = Box("eth", centre - 22, y + tall - 17, 44, 17, (Text("eth0", centre, y + tall - 5, size - 1),), pod.place, node.name, pod.key)
+    card = Box(
+        "eth", centre - 22, y + tall - 17, 44, 17, (Text("eth0", centre, y + tall - 5, size - 1),), pod.place, node.name, pod.key
+    )
     made.places[pod.place] = card
     yield card
 
@@ -288,5 +290,10 @@ def _connect(made: Inside, kind: str, one: Box, other: Box) -> None:
         made.lines.append(Line(kind, ((x, upper.bottom), (x, lower.y))))
     else:
         middle = lower.y - 5
-        points = ((upper.centre[0], upper.bottom), (upper.centre[0], middle), (lower.centre[0], middle), (lower.centre[0], lower.y))
+        points = (
+            (upper.centre[0], upper.bottom),
+            (upper.centre[0], middle),
+            (lower.centre[0], middle),
+            (lower.centre[0], lower.y),
+        )
         made.lines.append(Line(kind, points))

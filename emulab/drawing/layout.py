@@ -129,7 +129,9 @@ class _Sheet:
         drawing = self.drawing
         room = self.width - 2 * _MARGIN
         texts = [Text(clipped(drawing.title, room, 14), _MARGIN, _MARGIN + 12, 14, "start", "name")]
-        notes = wrapped([f"{one} and {other} have no path" for one, other in drawing.cuts[:4]], room, _SIZE) if drawing.cuts else []
+        notes = (
+            wrapped([f"{one} and {other} have no path" for one, other in drawing.cuts[:4]], room, _SIZE) if drawing.cuts else []
+        )
         if len(drawing.cuts) > 4:
             notes.append(f"… and {len(drawing.cuts) - 4} more pairs")
         texts += stacked(notes, _MARGIN, _MARGIN + 18, _SIZE, "bad", "start")
@@ -154,7 +156,9 @@ class _Sheet:
         for end in overlay.ends:
             if end.partition(":")[0] in {node.name for node in cell.nodes}:
                 box = cell.inside.places.get(end)
-                found[(cell.x + box.centre[0], cell.y + box.bottom) if box else (cell.middle - 24, cell.y + cell.inside.height)] = None
+                found[
+                    (cell.x + box.centre[0], cell.y + box.bottom) if box else (cell.middle - 24, cell.y + cell.inside.height)
+                ] = None
         return list(found)
 
     def _tunnels(self, row: Sequence[_Cell], number: int, y: float) -> float:
@@ -200,7 +204,9 @@ class _Sheet:
 
     def _label(self, words: str, x: float, y: float, tip: str) -> None:
         wide = width(words, _SIZE - 1) + 8
-        self.boxes.append(Box("label", x - wide / 2, y - 7, wide, 14, (Text(words, x, y + 3, _SIZE - 1, kind="tunnel"),), tip=tip))
+        self.boxes.append(
+            Box("label", x - wide / 2, y - 7, wide, 14, (Text(words, x, y + 3, _SIZE - 1, kind="tunnel"),), tip=tip)
+        )
 
     def _bus(self, row: Sequence[_Cell], number: int, y: float) -> float:
         """All tunnels as one dashed line below each row."""
@@ -373,7 +379,10 @@ class _Sheet:
         for device in devices:
             room = _leg_width(device)
             lines = [device.name, *(clipped(address, room - 8, _SIZE - 1) for address in device.addresses)]
-            texts = (*stacked(lines[:1], at + room / 2, y + 27, _SIZE), *stacked(lines[1:], at + room / 2, y + 27 + _SIZE * LINE, _SIZE - 1))
+            texts = (
+                *stacked(lines[:1], at + room / 2, y + 27, _SIZE),
+                *stacked(lines[1:], at + room / 2, y + 27 + _SIZE * LINE, _SIZE - 1),
+            )
             place = host.place(device)
             tip = "\n".join([place, *device.addresses, f"MTU {device.mtu}"])
             box = Box("leg", at, y + 24, room, tall - 30, texts, place, host.name, "", tip)
@@ -414,5 +423,3 @@ def _group(nodes: Sequence[Node]) -> Inside:
 
 def _rounded(x: float, y: float) -> tuple[float, float]:
     return round(x, 1), round(y, 1)
-
-

@@ -133,7 +133,9 @@ def escape(words: str) -> str:
 
 def escape_controls(words: str) -> str:
     """Without the characters that no XML document may have (XML 1.0, 2.2)."""
-    return "".join(letter if letter in "\t\n\r" or " " <= letter <= "\ud7ff" or letter > "\ue000" else "\ufffd" for letter in words)
+    return "".join(
+        letter if letter in "\t\n\r" or " " <= letter <= "\ud7ff" or letter > "\ue000" else "\ufffd" for letter in words
+    )
 
 
 def _number(value: float) -> str:

@@ -22,7 +22,7 @@ LAYERS = (
     ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
-    ("verification",),
+    ("verification", "conformance"),
     ("report", "lab"),
     ("recording", "artifacts"),
     ("control",),
