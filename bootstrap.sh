@@ -80,6 +80,8 @@ install_environment() { # extra
     rm -rf "$VENV"
     logged "making the environment" "$python" -m venv "$VENV"
     logged "pip install" "$VENV/bin/python" -m pip --disable-pip-version-check install -qq --editable "${repo}[$1]"
+    # An ordinary user cannot keep what Python makes of the files here, and would wait for it at every command.
+    logged "compiling" "$VENV/bin/python" -m compileall -q "$repo/emulab" "$repo/plugins" "$repo/topologies"
     ln -sfn "$VENV/bin/emulab" "$COMMAND"
     stamp "$1" >"$STAMP"
     # The user who called sudo, or else any user:

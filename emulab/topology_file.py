@@ -140,6 +140,8 @@ def _load(path: Path, file: str) -> Any:
         raise InputError(f"cannot read the topology: {error.strerror}", str(path)) from None
     except UnicodeDecodeError:
         raise InputError("cannot read the topology: it is not UTF-8 text", str(path)) from None
+    except ValueError as error:  # a name with a null byte
+        raise InputError(f"cannot read the topology: {error}", str(path)) from None
     try:
         value = YAML(typ="rt").load(content)  # builds plain data only, and keeps line numbers
     except MarkedYAMLError as error:

@@ -152,13 +152,17 @@ def broken() -> Document:
     return made_of
 
 
-@cache
 def thousand() -> Document:
-    """A thousand pods on fifty nodes; all that goes from the first pod to the last node is lost."""
-    made = planned("fleet,50,20")
+    return fleet(50, 20)
+
+
+@cache
+def fleet(nodes: int, pods: int) -> Document:
+    """So many pods on each of so many nodes; all that goes from the first pod to the last node is lost."""
+    made = planned(f"fleet,{nodes},{pods}")
     ends = made.cluster.endpoints
     rows = [bytearray(one is not other for one in ends) for other in ends]
-    for row in rows[-20:]:
+    for row in rows[-pods:]:
         row[0] = 0
     blocks = [Block(ends, 4, "udp", 7, [8080] * len(ends), rows)]
     last = ends[-1]

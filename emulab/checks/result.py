@@ -35,6 +35,7 @@ class Result:
     error: str = ""
     seconds: float = 0.0
     artifacts: str = ""  # the folder of its evidence
+    notes: list[str] = field(default_factory=list)  # what else there is to say of it
 
     @property
     def outcomes(self) -> Iterator[dict[str, Any]]:

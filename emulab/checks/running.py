@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import sys
@@ -18,7 +19,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import groupby
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from emulab.checks.check import Step, Wanted
 from emulab.checks.rehearsal import Job
@@ -26,7 +28,11 @@ from emulab.checks.result import Done, Result
 from emulab.errors import EmulabError
 from emulab.kernel import sandbox, syscalls
 
+if TYPE_CHECKING:
+    from emulab.control.client import Here
+
 _CHUNK = 1 << 16
+_TRACING = 1.0  # seconds, at most, for packets to walk along with in a report
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -52,6 +58,8 @@ class _Running:
                 self.result.steps.append(Done(step, message["seconds"], message["outcomes"], message["error"]))
             elif "error" in message:
                 self.result.error = message["error"]
+            elif "note" in message:
+                self.result.notes.append(message["note"])
             self.whole = True if "end" in message else self.whole
 
     def ended(self, code: int) -> Result:
@@ -63,14 +71,16 @@ class _Running:
         return result
 
 
-def run(jobs: Sequence[Job], parallel: int, artifacts: str | None = None) -> Generator[Result, None, None]:
+def run(jobs: Sequence[Job], parallel: int, artifacts: Path | None = None) -> Generator[Result, None, None]:
     """The jobs' results in their order, each as soon as it and those before it are there.
 
-    Raises `MachineError` when this machine does not allow sandboxes.  Interrupted, it takes all labs down first.
+    With ``artifacts`` each lab's evidence goes into a folder of its own in there.  Raises `MachineError` when this machine does
+    not allow sandboxes.  Interrupted, it takes all labs down first.
     """
     sandbox.run(lambda: 0)
     _load()
-    waiting = list(enumerate(jobs))[::-1]
+    folders = _folders(jobs, artifacts) if artifacts else [None] * len(jobs)
+    waiting = list(zip(range(len(jobs)), jobs, folders, strict=True))[::-1]
     finished: dict[int, Result] = {}
     following = 0
     with selectors.DefaultSelector() as selector:
@@ -78,7 +88,7 @@ def run(jobs: Sequence[Job], parallel: int, artifacts: str | None = None) -> Gen
         try:
             while waiting or running:
                 while waiting and len(running) < parallel:
-                    one = _start(*waiting.pop(), artifacts)
+                    one = _start(*waiting.pop())
                     running[one.pipe] = one
                     selector.register(one.pipe, selectors.EVENT_READ)
                 for key, _ in selector.select():
@@ -114,9 +124,21 @@ def _load() -> None:
     craft.template(4, "udp", 32)
 
 
-def _start(number: int, job: Job, artifacts: str | None) -> _Running:
+def _folders(jobs: Sequence[Job], artifacts: Path) -> list[Path | None]:
+    """A name for each, of letters that every file system takes, and no name twice."""
+    found: list[Path | None] = []
+    for job in jobs:
+        plain = re.sub(r"[^a-z0-9]+", "-", job.title.lower()).strip("-")[:100] or "check"
+        name, again = plain, 2
+        while artifacts / name in found:
+            name, again = f"{plain}-{again}", again + 1
+        found.append(artifacts / name)
+    return found
+
+
+def _start(number: int, job: Job, folder: Path | None) -> _Running:
     read, write = os.pipe2(os.O_CLOEXEC)
-    result = Result(job, datetime.now(timezone.utc))
+    result = Result(job, datetime.now(timezone.utc), artifacts=str(folder or ""))
     begun = time.monotonic()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -125,7 +147,7 @@ def _start(number: int, job: Job, artifacts: str | None) -> _Running:
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        _be_lab(job, write, parent, artifacts)
+        _be_lab(job, write, parent, folder)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(write)
     return _Running(number, pid, read, result, begun, bytearray())
@@ -143,13 +165,13 @@ def _take_down(running: Sequence[_Running]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _be_lab(job: Job, write: int, parent: int, artifacts: str | None) -> NoReturn:
+def _be_lab(job: Job, write: int, parent: int, folder: Path | None) -> NoReturn:
     """The process of one lab: in its sandbox everything happens."""
     code = 1
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == parent:
-            code = sandbox.run(lambda: _live(job, write, artifacts))
+            code = sandbox.run(lambda: _live(job, write, folder))
     except EmulabError as error:
         _tell(write, error=str(error))
         code = 0
@@ -159,7 +181,7 @@ def _be_lab(job: Job, write: int, parent: int, artifacts: str | None) -> NoRetur
         os._exit(code)
 
 
-def _live(job: Job, write: int, artifacts: str | None) -> int:
+def _live(job: Job, write: int, folder: Path | None) -> int:
     """The lab: build it, carry out the steps up to the first that cannot be."""
     from emulab.control.client import Here
     from emulab.control.live import LiveLab
@@ -169,9 +191,12 @@ def _live(job: Job, write: int, artifacts: str | None) -> int:
         with Lab(job.design) as lab:
             lab.build()
             here = Here(LiveLab(job.check.name, lab))
+            outcomes: list[dict[str, Any]] = []
             for number, step in enumerate(job.check.steps):
-                if not _step(here, number, step, write):
+                if not _step(here, number, step, write, outcomes):
                     break
+            if folder:
+                _record(here, job, outcomes, folder, write)
     except EmulabError as error:
         _tell(write, error=str(error))
     except Exception as error:
@@ -180,7 +205,7 @@ def _live(job: Job, write: int, artifacts: str | None) -> int:
     return 0
 
 
-def _step(here: Any, number: int, step: Step, write: int) -> bool:
+def _step(here: Here, number: int, step: Step, write: int, told: list[dict[str, Any]]) -> bool:
     start = time.monotonic()
     outcomes: list[dict[str, Any]] = []
     error = ""
@@ -191,11 +216,23 @@ def _step(here: Any, number: int, step: Step, write: int) -> bool:
             outcomes += _expect(here, list(group), within)
     except EmulabError as refused:
         error = str(refused)
+    told += outcomes
     _tell(write, step=number, seconds=time.monotonic() - start, outcomes=outcomes, error=error)
     return not error
 
 
-def _expect(here: Any, wanted: Sequence[Wanted], within: float) -> list[dict[str, Any]]:
+def _record(here: Here, job: Job, outcomes: list[dict[str, Any]], folder: Path, write: int) -> None:
+    """The lab as it is at the end, and what was expected of it on the way."""
+    from emulab import artifacts
+
+    try:
+        document = here.ask("record", title=job.title, seconds=_TRACING)
+        artifacts.write(folder, {**document, "expectations": outcomes})
+    except EmulabError as error:
+        _tell(write, note=f"no evidence is kept: {error}")
+
+
+def _expect(here: Here, wanted: Sequence[Wanted], within: float) -> list[dict[str, Any]]:
     answer = here.ask("expect", expectations=[one.expectation.show() for one in wanted], within=within)
     return [{"line": one.line, **outcome} for one, outcome in zip(wanted, answer["outcomes"], strict=True)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.markup import escape
 from emulab.checks.result import Done, Result
 from emulab.packet import short
 from emulab.report.junit import Case, Suite
+from emulab.report.text import console_for
 
 SCHEMA = "emulab/check/1"
 _MARKS = {True: "[green]✓[/]", False: "[red]✗[/]"}
@@ -34,6 +35,8 @@ def text(result: Result, console: Console, quiet: bool = False) -> None:
                 _outcome(result, outcome, console)
     if result.why:
         console.print(f"  {_MARKS[False]} {escape(result.why)}  [dim]({escape(result.where)})[/]")
+    for note in result.notes:
+        console.print(f"  [yellow]![/] {escape(note)}")
     if result.artifacts and result.state != "passed":
         console.print(f"  [dim]see {escape(result.artifacts)}[/]")
 
@@ -60,6 +63,12 @@ def _failures(outcome: dict[str, Any]) -> Iterator[str]:
         yield f"{ends}: {one['field']}: {one['expected']} expected, got {one['found']}{at}{rule}"
     if len(failures) > _FAILURES:
         yield f"… {outcome['failed']} of {outcome['flows']} flows in all"
+
+
+def conclude(results: Sequence[Result], seconds: float, out: TextIO) -> None:
+    """The last line of the text."""
+    good = all(result.state == "passed" for result in results)
+    console_for(out).print(escape(summary(results, seconds)), style="bold green" if good else "bold red")
 
 
 def summary(results: Sequence[Result], seconds: float) -> str:
@@ -103,7 +112,7 @@ def _check(result: Result) -> dict[str, Any]:
         "topology": job.design.topology.name,
         "state": result.state,
         "error": result.why or None,
-        "warnings": list(job.warnings),
+        "warnings": [*job.warnings, *result.notes],
         "started": result.started.timestamp(),
         "seconds": round(result.seconds, 3),
         "artifacts": result.artifacts or None,

@@ -16,11 +16,11 @@ from emulab import __version__
 from emulab.errors import EmulabError, nearest
 
 COMMANDS = (
-    *("run", "check", "plan", "plugins", "topologies", "doctor", "completion"),
+    *("run", "check", "plan", "diagram", "plugins", "topologies", "doctor", "completion"),
     *("up", "down", "ls", "inspect", "exec", "shell", "cli", "get", "capture", "probe", "verify"),
     *("apply", "delete", "label", "describe"),
     *("pod", "node", "link", "partition", "heal", "watch", "drift", "repair", "trace", "fault", "diagnose"),
-    *("why", "policy", "report", "cni"),
+    *("why", "policy", "report", "serve", "cni"),
 )
 INTERRUPTED = 130
 BROKEN = 70  # EX_SOFTWARE of sysexits.h: a mistake of ours

@@ -29,4 +29,4 @@ def keep(folder: Path, document: dict[str, Any]) -> None:
     from emulab.artifacts import PAGE, write
 
     written = write(folder, document)
-    click.echo(f"{len(written)} files in {folder}, look at {folder / PAGE}", err=True)
+    click.echo(f"{folder / PAGE} and {len(written) - 1} more files", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
 import time
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from emulab.cli import complain
+from emulab.cli.artifacts import artifacts_option, prepared
+from emulab.errors import InputError
 
 if TYPE_CHECKING:
     from emulab.checks.rehearsal import Job
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), metavar="N", help="Labs at once; default: the number of processors.")
 @click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Write JUnit XML, too.")
+@artifacts_option
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text (emulab/check/1).")
 @click.option("--tap", "as_tap", is_flag=True, help="TAP instead of text (the Test Anything Protocol, version 14).")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of check files, for editors.")
@@ -38,6 +43,7 @@ def command(
     plugins: tuple[str, ...],
     jobs: int | None,
     junit: str | None,
+    artifacts: str | None,
     as_json: bool,
     as_tap: bool,
     schema: bool,
@@ -53,6 +59,7 @@ def command(
       sudo emulab check policies.yaml --plugin calico --plugin weave
       sudo emulab check checks/ -k shop -q
       sudo emulab check checks/ --junit junit.xml
+      sudo emulab check checks/ --artifacts evidence
       sudo emulab check checks/ --json | jq .summary
       emulab check --schema > emulab-check.schema.json
 
@@ -67,12 +74,17 @@ def command(
     wanted = _jobs(paths, plugins, choices)
     if wanted is None:
         return 2
-    return _run(wanted, jobs or len(os.sched_getaffinity(0)), junit, as_json, as_tap, quiet)
+    if junit and not (Path(junit).parent.is_dir() and os.access(Path(junit).parent, os.W_OK)):
+        raise InputError(f"--junit {junit}: cannot write there")
+    folder = prepared(artifacts)
+    begun = time.monotonic()
+    results = _run(wanted, jobs or len(os.sched_getaffinity(0)), folder, None if as_json or as_tap else quiet)
+    _report(results, time.monotonic() - begun, junit, folder, as_json, as_tap)
+    states = {result.state for result in results}
+    return 1 if "failed" in states else 3 if "error" in states else 0
 
 
 def _schema() -> int:
-    import json
-
     from emulab.checks import model
 
     click.echo(json.dumps(model.schema(), indent=1))
@@ -83,7 +95,6 @@ def _jobs(paths: tuple[Path, ...], plugins: tuple[str, ...], choices: tuple[str,
     """What there is to run; None, with a line for each file, when some are wrong."""
     from emulab import registry
     from emulab.checks import reading, rehearsal
-    from emulab.errors import InputError
 
     for name in plugins:
         registry.plugin(name)
@@ -104,44 +115,42 @@ def _jobs(paths: tuple[Path, ...], plugins: tuple[str, ...], choices: tuple[str,
     return None if wrong else wanted
 
 
-def _run(wanted: list[Job], parallel: int, junit: str | None, as_json: bool, as_tap: bool, quiet: bool) -> int:
+def _run(wanted: list[Job], parallel: int, folder: Path | None, quiet: bool | None) -> list[Result]:
+    """All of them, told as text while they come, unless ``quiet`` is None."""
     from emulab.checks import running, telling
     from emulab.report.text import console_for
 
     console = console_for(sys.stdout)
-    begun = time.monotonic()
     results: list[Result] = []
-    with closing(running.run(wanted, parallel)) as coming:
+    with closing(running.run(wanted, parallel, folder)) as coming:
         for result in coming:
             results.append(result)
-            if not as_json and not as_tap:
+            if quiet is not None:
                 telling.text(result, console, quiet)
                 sys.stdout.flush()
-    seconds = time.monotonic() - begun
-    if as_json:
-        import json
-
-        click.echo(json.dumps(telling.document(results, seconds), indent=1))
-    elif as_tap:
-        from emulab.report import tap
-
-        tap.write(telling.suites(results), sys.stdout)
-    else:
-        states = {result.state for result in results}
-        console.print(telling.summary(results, seconds), style="bold green" if states == {"passed"} else "bold red")
-    if junit:
-        _write_junit(results, junit)
-    states = {result.state for result in results}
-    return 1 if "failed" in states else 3 if "error" in states else 0
+    return results
 
 
-def _write_junit(results: list[Result], file: str) -> None:
+def _report(results: list[Result], seconds: float, junit: str | None, folder: Path | None, as_json: bool, as_tap: bool) -> None:
+    """What is told when all is over: on standard output, and in files."""
     from emulab.checks import telling
-    from emulab.errors import InputError
-    from emulab.report import junit
+    from emulab.report import tap
+    from emulab.report.junit import write
 
-    try:
-        with open(file, "w", encoding="utf-8") as out:
-            junit.write(telling.suites(results), out)
-    except OSError as error:
-        raise InputError(f"--junit {file}: cannot be written: {error.strerror}") from None
+    document, suites = telling.document(results, seconds), telling.suites(results)
+    if as_json:
+        click.echo(json.dumps(document, indent=1))
+    elif as_tap:
+        tap.write(suites, sys.stdout)
+    else:
+        telling.conclude(results, seconds, sys.stdout)
+    xml = io.StringIO()
+    write(suites, xml)
+    files = {junit: xml.getvalue()} if junit else {}
+    if folder:
+        files |= {str(folder / "junit.xml"): xml.getvalue(), str(folder / "result.json"): json.dumps(document, indent=1) + "\n"}
+    for file, text in files.items():
+        try:
+            Path(file).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{file}: cannot be written: {error.strerror}") from None

@@ -28,7 +28,7 @@ def command(target: str, arguments: tuple[str, ...], stdin: bool, tty: bool, lab
       emulab exec a1 -- ping -c 3 10.1.3.1
       emulab exec node-a -- ip route
       emulab exec -it a1 -- bash
-      echo hello | emulab exec -i a1 -- nc -u -w1 10.1.2.1 8080
+      echo hello | emulab exec -i a1 -- tee /tmp/hello
     """
     if tty and not sys.stdin.isatty():
         click.echo("Unable to use a TTY - input is not a terminal", err=True)

@@ -24,11 +24,11 @@ def command(
     \b
     Examples:
       sudo emulab up
+      emulab exec a1 -- ping -c 3 10.1.3.1
+      sudo emulab down
       sudo emulab up --plugin calico
       sudo emulab up fleet,10,5 --plugin weave --name big
       sudo emulab up -f shop.yaml --plugin calico
-      emulab exec a1 -- ping -c 3 10.1.3.1
-      sudo emulab down
     """
     started = time.perf_counter()
     wanted = design(topology, plugin, settings, files, ignore_unknown)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from itertools import combinations
 
 from emulab import fabric
-from emulab.drawing.nouns import Device, Drawing, Host, Node, Overlay, Pod, Segment
+from emulab.dataplane import DataPlane
+from emulab.drawing.nouns import MOST_NODES, Device, Drawing, Host, Node, Overlay, Pod, Segment
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES, Link, Topology
 from emulab.planning import Design
 from emulab.state import Address, Bridge, BridgePort, FdbEntry, KernelObject, State, Up, Veth, Vxlan
-
-MOST_NODES = 50  # of which each is drawn; of more, groups
 
 
 def draw(design: Design) -> Drawing:
@@ -28,7 +28,16 @@ def draw(design: Design) -> Drawing:
         (Host(GATEWAY, tuple(_legs(state, GATEWAY))), Host(OUTSIDE_HOST, tuple(_legs(state, OUTSIDE_HOST)))),
         overlays,
         tuple((one, other) for one, other in sorted(map(sorted, topology.apart))),
+        tuple(_options(design.plane)),
     )
+
+
+def _options(plane: DataPlane) -> Iterator[str]:
+    """What is set otherwise than by default, as it is typed."""
+    for field in fields(plane):
+        value = getattr(plane, field.name)
+        if value != field.default:
+            yield f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _node(design: Design, name: str) -> Node:
@@ -70,7 +79,7 @@ def _devices(design: Design, name: str) -> Iterator[Device]:
 def _shape(link: Link) -> str:
     told = [f"{link.rate / 1e6:g} Mbit/s"] if link.rate else []
     told += [f"{link.delay * 1e3:g} ms"] if link.delay else []
-    told += [f"loss {link.loss:.0%}"] if link.loss else []
+    told += [f"loss {link.loss * 100:g}%"] if link.loss else []
     return ", ".join(told)
 
 
@@ -114,7 +123,8 @@ def _legs(state: State, host: str) -> Iterator[Device]:
 
 def _overlays(state: State) -> Iterator[Overlay]:
     """The tunnels: what is one full mesh in one overlay, every other pair of ends in one of its own."""
-    ends, order = {}, {}
+    ends: dict[tuple[str, int], str] = {}
+    order: dict[str, int] = {}
     for node, objects in state.items():
         for thing in objects:
             if isinstance(thing, Vxlan):

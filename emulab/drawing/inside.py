@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from emulab.drawing.nouns import Device, Node, Pod
 from emulab.drawing.shapes import LINE, Box, Line, Text, clipped, stacked, width, wrapped
 
-_GAP = 8  # between boxes of a row
 _LANE = 20  # at the right, for what goes from routing past other devices to the uplink
 _ROUTING = 74
 
@@ -27,6 +26,7 @@ class Style:
     most_pod: float = 156  # the widest column of a pod
     least: float = 180  # the narrowest node
     padding: float = 10
+    gap: float = 8  # between boxes of a row
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Inside:
 def column(node: Node, style: Style) -> float:
     """The width of a pod's column."""
     if not style.addresses:
-        return min(max([40, *(width(pod.shown, style.size) + 10 for pod in node.pods)]), 84)
+        return min(max([30, *(width(pod.shown, style.size) + 8 for pod in node.pods)]), style.most_pod)
     words = [word for pod in node.pods for word in (pod.shown, *pod.addresses)]
     words += [device.name for device in node.of("veth")]
     return min(max([96, *(width(word, style.size) + 14 for word in words)]), style.most_pod)
@@ -55,46 +55,47 @@ def column(node: Node, style: Style) -> float:
 def natural(node: Node, style: Style) -> float:
     """The width that a node asks for."""
     shown = min(len(node.pods), _room_for_pods(node, style))
-    pods = shown * (column(node, style) + _GAP) - _GAP
+    pods = shown * (column(node, style) + style.gap) - style.gap
     devices = [device for device in node.devices if device.kind in ("bridge", "vtep", "uplink")]
     words = [word for device in devices for word in (device.name, *(device.addresses if style.addresses else ()))]
     ends = min(len(node.of("vtep")), 3)
-    tunnels = ends * (_least(style) + _GAP) + _LANE if ends else 0
+    tunnels = ends * (_least(node, style) + style.gap) + _LANE if ends else 0
     longest = max((width(word, style.size) + 2 * 8 for word in words), default=0)
     asked = max(style.least, pods, tunnels, min(longest, 270), min(width(node.name, style.size + 2) + 20, 270))
     return asked + 2 * style.padding
 
 
 def _room_for_pods(node: Node, style: Style) -> int:
-    return max(int((style.widest + _GAP) / (column(node, style) + _GAP)), 2)
+    return max(int((style.widest + style.gap) / (column(node, style) + style.gap)), 2)
 
 
-def _least(style: Style) -> float:
-    """The narrowest box of a tunnel's end."""
-    return 92 if style.addresses else 66
+def _least(node: Node, style: Style) -> float:
+    """The narrowest box of a tunnel's end, wide enough for its name, and for its addresses unless they are long."""
+    words = [word for end in node.of("vtep") for word in (end.name, *(end.addresses if style.addresses else ()))]
+    return min(max((width(word, style.size) for word in words), default=0) + 9, 120 if style.addresses else 84)
 
 
-def inside(node: Node, style: Style, outer: float) -> Inside:
-    """A node that is ``outer`` wide."""
+def inside(node: Node, style: Style, outer: float, spare: float = 0) -> Inside:
+    """A node that is ``outer`` wide; ``spare`` is what it is taller than it need be, between its pods and the rest."""
     made = Inside(outer, 0)
     room, left, size = outer - 2 * style.padding, style.padding, style.size
     y = style.padding
-    title = [Text(clipped(_called(node), room, size + 2), outer / 2, y + size + 2, size + 2, kind="name")]
+    texts = [Text(clipped(_called(node), room, size + 2), outer / 2, y + size + 2, size + 2, kind="name")]
     y += (size + 2) * LINE
     if style.addresses and node.leases:
-        title += stacked(wrapped(_leases(node), room, size - 1)[:2], outer / 2, y, size - 1, "faint")
-        y += (size - 1) * LINE * (len(title) - 1)
+        texts += stacked(wrapped(_leases(node), room, size - 1)[:2], outer / 2, y, size - 1, "faint")
+        y += (size - 1) * LINE * (len(texts) - 1)
     y += 6
-    y = _pods(made, node, style, left, room, y)
+    y = _pods(made, node, style, left, room, y) + spare
     if node.running:
-        for row in _rows(node):
+        for row in rows(node):
             y += style.rows
             y = _row(made, node, style, row, left, room, y)
         _join(made, node)
     made.height = y + style.padding
     tip = "\n".join([f"node {node.name}", *node.leases, *([] if node.running else ["stopped"])])
     state = "" if node.running else "stopped"
-    made.boxes.insert(0, Box("node", 0, 0, outer, made.height, tuple(title), "", node.name, "", tip, state))
+    made.boxes.insert(0, Box("node", 0, 0, outer, made.height, tuple(texts), "", node.name, "", tip, state))
     return made
 
 
@@ -108,22 +109,23 @@ def _leases(node: Node) -> list[str]:
 
 def _pods(made: Inside, node: Node, style: Style, left: float, room: float, y: float) -> float:
     """Pods beside each other, each above its host end; as many as there is room for, and a box that stands for the others."""
-    most = min(_room_for_pods(node, style), int((room + _GAP) / (column(node, style) + _GAP)))
+    most = max(int((room + style.gap) / (column(node, style) + style.gap)), 2)
     shown = node.pods if len(node.pods) <= most else node.pods[: most - 1]
     rest = node.pods[len(shown) :]
     size = style.size
     if not node.pods:
-        words = Text("no pods", left + room / 2, y + size, size, kind="faint")
-        made.boxes.append(Box("words", left, y, room, size * LINE, (words,)))
+        none = Text("no pods", left + room / 2, y + size, size, kind="faint")
+        made.boxes.append(Box("words", left, y, room, size * LINE, (none,)))
         return y + size * LINE
     wide = column(node, style)
     cells = len(shown) + (1 if rest else 0)
-    x = left + (room - cells * (wide + _GAP) + _GAP) / 2
+    x = left + (room - cells * (wide + style.gap) + style.gap) / 2
     ends = {device.peer: device for device in node.of("veth")}
     lines = max(len(pod.addresses) for pod in node.pods) + 1 if style.addresses else 1
     tall = 8 + size * LINE * lines + (20 if style.addresses else 0)
     top = y + tall + style.rows
     end = (size * LINE + 8 if style.addresses else 8) if node.running else 0
+    told: tuple[Text, ...]
     for pod in shown:
         made.boxes += _pod(made, node, pod, style, x, y, wide, tall)
         device = ends.get(pod.place)
@@ -133,7 +135,7 @@ def _pods(made: Inside, node: Node, style: Style, left: float, room: float, y: f
             made.boxes.append(box)
             made.places[node.place(device)] = box
             made.lines.append(Line("pair", ((x + wide / 2, y + tall), (x + wide / 2, top))))
-        x += wide + _GAP
+        x += wide + style.gap
     if rest:
         words = f"+{len(rest)} pods" if style.addresses else f"+{len(rest)}"
         told = (Text(clipped(words, wide - 4, size), x + wide / 2, y + tall / 2 + 4, size, kind="faint"),)
@@ -162,9 +164,8 @@ def _pod(made: Inside, node: Node, pod: Pod, style: Style, x: float, y: float, w
     box = Box("pod", x, y, wide, tall, tuple(told), "", node.name, pod.key, tip, state)
     made.places[pod.key] = box
     yield box
-    card = Box(
-        "eth", centre - 22, y + tall - 17, 44, 17, (Text("eth0", centre, y + tall - 5, size - 1),), pod.place, node.name, pod.key
-    )
+    word = Text("eth0", centre, y + tall - 5, size - 1)
+    card = Box("eth", centre - 22, y + tall - 17, 44, 17, (word,), pod.place, node.name, pod.key, pod.place, state)
     made.places[pod.place] = card
     yield card
 
@@ -172,8 +173,8 @@ def _pod(made: Inside, node: Node, pod: Pod, style: Style, x: float, y: float, w
 ROUTING = Device("routing", "routing")
 
 
-def _rows(node: Node) -> list[list[Device]]:
-    """The devices below the pods' host ends, row by row; `ROUTING` stands where the node itself forwards."""
+def rows(node: Node) -> list[list[Device]]:
+    """The devices below the pods' host ends, row by row, uplinks last; `ROUTING` stands where the node itself forwards."""
     rank = {device.name: 0 for device in node.of("veth") if "/" in device.peer}
     _spread(node, rank, list(rank))
     for kind in ("bridge", "veth"):  # what no pod hangs on
@@ -186,9 +187,9 @@ def _rows(node: Node) -> list[list[Device]]:
     for device in node.of("vtep"):
         rank.setdefault(device.name, between + 1)
     last = max([between, *rank.values()]) + 1
-    rows = [[device for device in node.devices if rank.get(device.name) == row] for row in range(1, last)]
-    rows[between - 1].append(ROUTING)
-    return [*(row for row in rows if row), list(node.of("uplink"))]
+    found = [[device for device in node.devices if rank.get(device.name) == row] for row in range(1, last)]
+    found[between - 1].append(ROUTING)
+    return [row for row in (*found, list(node.of("uplink"))) if row]
 
 
 def _spread(node: Node, rank: dict[str, int], queue: list[str]) -> None:
@@ -211,23 +212,23 @@ def _row(made: Inside, node: Node, style: Style, row: list[Device], left: float,
     below = "routing" in made.places
     devices = [device for device in row if device is not ROUTING]
     side = _ROUTING if style.addresses else 56
-    main = room - (_LANE if below and not last else 0) - (side + _GAP if ROUTING in row and devices else 0)
-    least = 60 if any(device.kind == "bridge" for device in devices) or last else _least(style)
-    most = max(int((main + _GAP) / (least + _GAP)), 1)
+    main = room - (_LANE if below and not last else 0) - (side + style.gap if ROUTING in row and devices else 0)
+    least = 60 if any(device.kind == "bridge" for device in devices) or last else _least(node, style)
+    most = max(int((main + style.gap) / (least + style.gap)), 1)
     shown = devices if len(devices) <= most else devices[: most - 1]
     rest = devices[len(shown) :]
     cells = len(shown) + (1 if rest else 0)
-    wide = (main + _GAP) / cells - _GAP if cells else 0
+    wide = (main + style.gap) / cells - style.gap if cells else 0
     told = [wrapped(_words(device, style), wide - 8, size) for device in shown]
     tall = 8 + size * LINE * max([1, *map(len, told)])
     for number, (device, lines) in enumerate(zip(shown, told, strict=True)):
-        x = left + number * (wide + _GAP)
+        x = left + number * (wide + style.gap)
         top = y + (tall - size * LINE * len(lines)) / 2 - 1
         box = _device(node, device, x, y, wide, tall, tuple(stacked(lines, x + wide / 2, top, size)))
         made.boxes.append(box)
         made.places[node.place(device)] = box
     if rest:
-        x = left + len(shown) * (wide + _GAP)
+        x = left + len(shown) * (wide + style.gap)
         words = f"+{len(rest)} tunnels" if style.addresses else f"+{len(rest)}"
         text = Text(clipped(words, wide - 4, size), x + wide / 2, y + tall / 2 + size * 0.35, size, kind="faint")
         tip = ", ".join([device.name for device in rest[:20]] + (["…"] if len(rest) > 20 else []))
@@ -263,16 +264,15 @@ def _device(node: Node, device: Device, x: float, y: float, wide: float, tall: f
 def _join(made: Inside, node: Node) -> None:
     """The lines between a node's devices, and between them and routing."""
     routing = made.places.pop("routing")
-    devices = {device.name: device for device in node.devices}
     for device in node.devices:
-        here = made.places[node.place(device)]
-        if here.kind == "more":
-            continue
-        if device.bridge in devices:
-            _connect(made, "port", here, made.places[node.place(devices[device.bridge])])
         mine, other = node.place(device), device.peer
-        if other.startswith(f"{node.name}:") and mine < other:
-            _connect(made, "pair", here, made.places[other])
+        here, bridge, peer = (made.places.get(place) for place in (mine, f"{node.name}:{device.bridge}", other))
+        if here is None or here.kind == "more":
+            continue
+        if bridge is not None:
+            _connect(made, "port", here, bridge)
+        if peer is not None and other.startswith(f"{node.name}:") and mine < other:
+            _connect(made, "pair", here, peer)
         routes = device.kind in ("bridge", "veth", "uplink") and not device.bridge and (device.addresses or "/" in device.peer)
         if routes or (device.kind == "vtep" and not device.bridge):
             _connect(made, "route", routing, here)

@@ -6,17 +6,20 @@ A *place* is an interface of a namespace, written as traces and findings write i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from emulab.errors import InputError
+from emulab.errors import InputError, nearest
 from emulab.model import SWITCHES
 
 if TYPE_CHECKING:
     from emulab.drawing.layout import Layout
 
 T = TypeVar("T")
+KINDS = ("veth", "bridge", "vtep", "uplink", "leg", "port")
+MOST_NODES = 50  # of which each is drawn; of more, groups
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Device:
     over: str = ""
     vni: int = 0
     note: str = ""
+
+
+_NONE = Device("", "")
 
 
 @dataclass(frozen=True)
@@ -111,13 +117,12 @@ class Overlay:
 
     @property
     def shown(self) -> str:
-        many = f"{self.tunnels} tunnels, a VNI each" if not self.vni else f"VNI {self.vni}"
-        return f"{self.kind.upper()} {many}"
+        return f"{self.kind.upper()} VNI {self.vni}" if self.vni else self.kind.upper()
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A whole cluster.  ``cuts`` are the pairs of nodes that the underlay keeps apart."""
+    """A whole cluster.  ``cuts`` are the pairs of nodes that the underlay keeps apart, ``options`` the plugin's that were set."""
 
     plugin: str
     topology: str
@@ -126,10 +131,12 @@ class Drawing:
     hosts: tuple[Host, ...]
     overlays: tuple[Overlay, ...] = ()
     cuts: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        return f"{self.plugin} on {self.topology}"
+        options = f" ({', '.join(self.options)})" if self.options else ""
+        return f"{self.plugin} on {self.topology}{options}"
 
     @property
     def summary(self) -> str:
@@ -162,14 +169,31 @@ class Drawing:
 
         There a namespace is a place, too.  A place that is missing is at its namespace.
         """
-        layout = self.layout
-        size, places = [layout.width, layout.height], {place: list(point) for place, point in layout.places.items()}
+        layout, found = self.layout, self.layout.places
+        size = [layout.width, layout.height]
+        places = {place: list(point) for place, point in found.items() if found.get(place.rpartition(":")[0]) != point}
         return {**_shown(self), "size": size, "places": places}
+
+    def _wanted(self) -> Iterator[tuple[str, set[str]]]:
+        """Each place that is named as another's end, and where that can be.  In a large cluster nodes are without devices."""
+        large = len(self.nodes) > MOST_NODES
+        inside = {(node.name if large else node.place(device)) for node in self.nodes for device in node.devices or (_NONE,)}
+        beyond = {segment.place(port) for segment in self.segments for port in segment.ports}
+        beyond |= {host.place(device) for host in self.hosts for device in host.devices}
+        pods = {pod.place for node in self.nodes for pod in node.pods}
+        yield from ((end.partition(":")[0] if large else end, inside) for overlay in self.overlays for end in overlay.ends)
+        yield from ((device.peer, beyond) for host in self.hosts for device in host.devices)
+        peers = {device.peer for node in self.nodes for device in node.devices if device.peer}
+        yield from ((peer, beyond if peer in beyond else pods if "/" in peer else inside) for peer in sorted(peers))
 
     @classmethod
     def read(cls, shown: Any) -> Drawing:
         """The drawing of what `show` returned.  Raises `InputError` for anything else."""
-        return _read(cls, shown, "drawing")
+        found = _read(cls, shown, "drawing")
+        for place, known in found._wanted():
+            if place not in known:
+                raise InputError(f"drawing: nothing is at '{place}'{nearest(place, known)}")
+        return found
 
 
 def _count(number: int, noun: str) -> str:
@@ -217,11 +241,13 @@ def _read(kind: type[T], shown: Any, where: str) -> T:
                 value = tuple(_typed(one, str, f"{here}[{place}]") for place, one in enumerate(value))
         else:
             value = _typed(value, {"int": int, "bool": bool}.get(str(field.type), str), here)
+            if kind is Device and field.name == "kind" and value not in KINDS:
+                raise InputError(f"{here}: no kind '{value}'{nearest(value, KINDS)}")
         found[field.name] = value
     try:
         return kind(**found)
     except TypeError:
-        lacking = [f.name for f in fields(kind) if f.name not in found and f.default is not f.default_factory]  # type: ignore[arg-type]
+        lacking = [f.name for f in fields(kind) if f.name not in found and f.default is MISSING]  # type: ignore[arg-type]
         raise InputError(f"{where}: lacks {', '.join(lacking)}") from None
 
 

@@ -5,6 +5,7 @@ Filters are compiled by libpcap itself (pcap_compile(3PCAP)) and run in the kern
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import socket
@@ -52,7 +53,8 @@ def capture(interface: str | None, instructions: bytes = b"") -> Iterator[Captur
     The first step opens the socket and gives nothing yet, so that the caller knows when it has begun.
     """
     names = dict(socket.if_nameindex())
-    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    # Python binds to an interface by name only: a socket for all of them has its protocol from the beginning.
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0 if interface is not None else socket.htons(_ETH_P_ALL))
     if instructions:
         memory = ctypes.create_string_buffer(instructions, len(instructions))
         fprog = struct.pack("HxxxxxxP", len(instructions) // 8, ctypes.addressof(memory))
@@ -62,7 +64,9 @@ def capture(interface: str | None, instructions: bytes = b"") -> Iterator[Captur
     if interface is not None:
         tap.bind((interface, _ETH_P_ALL))
     else:
-        tap.bind(("", _ETH_P_ALL))
+        with contextlib.suppress(BlockingIOError):  # what came before the filter
+            while tap.recv(1, socket.MSG_DONTWAIT):
+                pass
     yield Captured(0, interface or "", False, b"")
     while True:
         data, control, _, sender = tap.recvmsg(_LONGEST, 64)

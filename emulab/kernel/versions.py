@@ -11,13 +11,13 @@ from importlib import metadata
 
 from emulab import __version__
 
-_TOOLS = {"ip": ("ip", "-V"), "nft": ("nft", "--version"), "tshark": ("tshark", "--version")}
+_TOOLS = {"ip": ("ip", "-V"), "nft": ("nft", "--version"), "ethtool": ("ethtool", "--version"), "ping": ("ping", "-V")}
 _LIBRARIES = ("mininet", "scapy")
 _SECONDS = 2.0
 
 
 def versions() -> dict[str, str]:
-    """Name -> version, in words; "missing" for a tool that is not there."""
+    """Name -> version, in words; "missing" for a tool that is not there, "silent" for one that does not say it in time."""
     return {
         "emulab": __version__,
         "time": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -53,7 +53,8 @@ def _library(name: str) -> str:
 def _tool(words: tuple[str, ...]) -> str:
     try:
         done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return "missing"
-    lines = [line for line in (done.stdout or done.stderr).splitlines() if line and not line.startswith("Running as")]
-    return lines[0].strip() if lines else "missing"
+    except subprocess.TimeoutExpired:
+        return "silent"
+    return next(iter((done.stdout or done.stderr).splitlines()), "silent").strip()

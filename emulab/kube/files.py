@@ -19,7 +19,7 @@ def texts(files: Sequence[str]) -> list[tuple[str, str]]:
             found.append(("stdin", _decoded(sys.stdin.buffer.read, "stdin")))
             continue
         path = Path(file)
-        if path.is_dir():
+        if _is_folder(path):
             inside = sorted(one for one in path.iterdir() if one.suffix in _ENDINGS and not one.is_dir())
             if not inside:
                 raise InputError(f"no manifest in this folder, {' or '.join(f'*{ending}' for ending in _ENDINGS)} expected", file)
@@ -29,12 +29,19 @@ def texts(files: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name: whoever opens it says so
+        return False
+
+
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             return _decoded(stream.read, str(path))
-    except OSError as error:
-        raise InputError(f"cannot read the manifest: {error.strerror}", str(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise InputError(f"cannot read the manifest: {getattr(error, 'strerror', error)}", str(path)) from None
 
 
 def _decoded(read: Callable[[int], bytes], name: str) -> str:

@@ -6,9 +6,9 @@ page wins.  Devices carry ``data-place`` as traces say their places, nodes ``dat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from xml.sax.saxutils import escape as _text
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 from emulab.drawing import Drawing
 from emulab.drawing.shapes import Box, Line
@@ -49,7 +49,8 @@ STYLE = """
 .emulab-drawing .vtep > rect { fill: var(--drawing-tunnel); stroke: var(--drawing-tunnel-edge); }
 .emulab-drawing .uplink > rect, .emulab-drawing .port > rect { fill: var(--drawing-uplink); stroke: var(--drawing-uplink-edge); }
 .emulab-drawing .segment > rect { fill: var(--drawing-segment); stroke: var(--drawing-uplink-edge); }
-.emulab-drawing .router > rect, .emulab-drawing .outside > rect { fill: var(--drawing-router); stroke: var(--drawing-router-edge); }
+.emulab-drawing .router > rect, .emulab-drawing .outside > rect { fill: var(--drawing-router);
+  stroke: var(--drawing-router-edge); }
 .emulab-drawing .routing > rect, .emulab-drawing .more > rect { fill: none; stroke-dasharray: 3 2; }
 .emulab-drawing .label > rect { fill: var(--drawing-paper); stroke: none; }
 .emulab-drawing .label text { fill: var(--drawing-tunnel-ink); }
@@ -65,6 +66,7 @@ STYLE = """
 """
 
 
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GROUND = ("node", "segment", "router", "outside")  # what lines are drawn upon
 
 
@@ -79,10 +81,10 @@ def _lines(drawing: Drawing, title: str) -> Iterator[str]:
     across, tall = size.split()
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="emulab-drawing" viewBox="0 0 {size}" width="{across}" height="{tall}" '
-        'role="img" aria-labelledby="emulab-drawing-title emulab-drawing-desc">'
+        'role="img">'
     )
-    yield f'<title id="emulab-drawing-title">{escape(title)}</title>'
-    yield f'<desc id="emulab-drawing-desc">{escape(drawing.summary)}</desc>'
+    yield f"<title>{_escaped(title)}</title>"
+    yield f"<desc>{_escaped(drawing.summary)}</desc>"
     yield f"<style>{STYLE}</style>"
     yield '<g class="ground">'
     for box in layout.boxes:
@@ -102,23 +104,23 @@ def _lines(drawing: Drawing, title: str) -> Iterator[str]:
 
 def _polyline(line: Line) -> str:
     points = " ".join(f"{_number(x)},{_number(y)}" for x, y in line.points)
-    tip = f"<title>{escape(line.tip)}</title>" if line.tip else ""
+    tip = f"<title>{_escaped(line.tip)}</title>" if line.tip else ""
     return f'<polyline class="{_classes(line)}" points="{points}">{tip}</polyline>'
 
 
 def _box(box: Box) -> Iterator[str]:
     data = [("place", box.place), ("node", box.node), ("pod", box.pod)]
-    marks = "".join(f" data-{name}={quoteattr(escape_controls(value))}" for name, value in data if value)
+    marks = "".join(f" data-{name}={quoteattr(_allowed(value))}" for name, value in data if value)
     yield f'<g class="{_classes(box)}"{marks}>'
     if box.tip:
-        yield f"<title>{escape(box.tip)}</title>"
+        yield f"<title>{_escaped(box.tip)}</title>"
     x, y, wide, tall = map(_number, (box.x, box.y, box.width, box.height))
     yield f'<rect x="{x}" y="{y}" width="{wide}" height="{tall}" rx="3"/>'
     for text in box.texts:
         kind = f' class="{text.kind}"' if text.kind else ""
         anchor = "" if text.anchor == "start" else ' text-anchor="middle"'
         where = f'x="{_number(text.x)}" y="{_number(text.y)}" font-size="{_number(text.size)}"'
-        yield f"<text {where}{kind}{anchor}>{escape(text.words)}</text>"
+        yield f"<text {where}{kind}{anchor}>{_escaped(text.words)}</text>"
     yield "</g>"
 
 
@@ -126,16 +128,13 @@ def _classes(thing: Box | Line) -> str:
     return f"{thing.kind} {thing.state}".strip()
 
 
-def escape(words: str) -> str:
-    """Text of an element: what XML takes for markup is escaped, what XML cannot hold is replaced."""
-    return _text(escape_controls(words), {'"': "&quot;"})
+def _escaped(words: str) -> str:
+    return escape(_allowed(words))
 
 
-def escape_controls(words: str) -> str:
-    """Without the characters that no XML document may have (XML 1.0, 2.2)."""
-    return "".join(
-        letter if letter in "\t\n\r" or " " <= letter <= "\ud7ff" or letter > "\ue000" else "\ufffd" for letter in words
-    )
+def _allowed(words: str) -> str:
+    """What no XML document may hold (XML 1.0, 2.2) is replaced."""
+    return _FORBIDDEN.sub("\ufffd", words)
 
 
 def _number(value: float) -> str:

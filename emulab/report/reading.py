@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -200,7 +201,7 @@ def read(data: bytes, name: str) -> Document:
     if len(data) > _MOST:
         raise InputError(f"more than {_MOST >> 20} MiB: this is no report", name)
     try:
-        document = json.loads(data)
+        document = json.loads(data, parse_float=_finite, parse_constant=_finite)
     except json.JSONDecodeError as error:
         raise InputError(f"no JSON: {error.msg}", name, error.lineno) from None
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -219,7 +220,14 @@ def read(data: bytes, name: str) -> Document:
         raise InputError(f"no whole {SCHEMA}: {error}", name) from None
     except InputError as error:
         raise InputError(f"no whole {SCHEMA}: {error}", name) from None
-    return {"drawing": None, **document}
+    return {**document, "drawing": drawing}
+
+
+def _finite(number: str) -> float:
+    """Browsers' JSON knows no other numbers."""
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is no number")
+    return value
 
 
 def _check(document: _Document) -> None:

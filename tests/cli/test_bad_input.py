@@ -40,10 +40,19 @@ COMMANDS = [
     ("run -p weave --set mtu=1499", "mtu 1499 does not fit", "1500"),
     ("run ./nowhere.yaml", "nowhere.yaml", "No such file"),
     ("plan --only node-x", "nothing is planned for 'node-x'", "did you mean 'node-"),
+    ("diagram flatt", "no topology 'flatt' (did you mean 'flat'?)"),
+    ("diagram --plugin flanel", "no plugin 'flanel' (did you mean 'flannel'?)"),
+    ("diagram --set vni=0", "vni 0 is out of range"),
+    ("diagram fleet,0,2", "fleet"),
+    ("diagram --format png", "png", "svg", "mermaid", "dot"),
+    ("diagram -o /nowhere/at-all/x.svg", "/nowhere/at-all/x.svg: cannot write there: No such file or directory"),
+    ("diagram --lab flat-flannel two-racks", "--lab draws a running lab"),
+    ("diagram --lab flat-flannel --plugin flannel", "--lab draws a running lab"),
     ("probe --all-ports --port 80", "--port does not go with --all-ports"),
     ("probe --all-ports --taps every", "--taps does not go with --all-ports"),
     ("probe --protocol sctp", "--protocol sctp goes with --all-ports"),
     ("completion tcsh", "tcsh", "bash"),
+    ("serve --port 70000", "70000", "65535"),
 ]
 
 FILES = [
@@ -158,7 +167,7 @@ def test_what_a_file_says(
     assert [words for words in expected if words not in said] == [], said
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "up"])
+@pytest.mark.parametrize("command", ["plan", "diagram", "run", "up"])
 @pytest.mark.parametrize(("content", "told"), MANIFESTS.values(), ids=MANIFESTS)
 def test_what_a_manifest_says(
     content: str | bytes,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import shlex
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from shown import DOCUMENTS, FENCE, MANIFESTS, ROOT, blocks, command_lines, commented, examples_of_help, help_of
 
 from emulab import kube, registry
 from emulab.cli import COMMANDS, emulab
@@ -20,55 +20,9 @@ from emulab.packet import Finding, Flow, FlowResult, Headers, Kind, MtuResult, O
 from emulab.report import json_report
 from emulab.result import RunResult
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 README = (ROOT / "README.md").read_text()
 JSON = (ROOT / "docs" / "json.md").read_text()
 PLANNED = "xyz"  # the data plane that CONTRIBUTING.md writes
-
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_ENDS = {"|", ">", "<", ">>", "&&", "||", ";"}
-
-
-def blocks(text: str) -> list[tuple[str, str]]:
-    """(language, content) of each fenced code block."""
-    return _FENCE.findall(text)
-
-
-def command_lines(text: str) -> list[list[str]]:
-    """Arguments of each `emulab …` in shell blocks (in consoles: after the prompt) and in code spans."""
-    lines = []
-    for language, content in blocks(text):
-        content = content.replace("\\\n", " ")
-        if language == "sh":
-            lines += content.splitlines()
-        elif language == "console":
-            lines += [line[2:] for line in content.splitlines() if line.startswith("$ ")]
-    lines += [span for span in re.findall(r"`([^`\n]+)`", _FENCE.sub("", text)) if not re.search(r"…|\b[A-Z]{3,}\b", span)]
-    found = []
-    for line in lines:
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError:  # a code span in another language
-            continue
-        while words[:1] == ["sudo"]:
-            del words[0]
-        if words[:2] == ["./bootstrap.sh", "run"]:
-            words[0] = "emulab"
-        if words[:1] == ["emulab"]:
-            end = next((i for i, word in enumerate(words) if word in _ENDS), len(words))
-            found.append(words[1:end])
-    return found
-
-
-MANIFESTS = sorted((ROOT / "examples").rglob("*.yaml"))
-
-
-def commented(manifest: str) -> str:
-    """The command lines in a manifest's comments, which are indented there, as a block of them."""
-    lines = [line[1:] for line in manifest.splitlines() if line.startswith("#     ")]
-    return "\n".join(["```sh", *map(str.strip, lines), "```", ""])
-
 
 LINES = [(path.name, line) for path in DOCUMENTS for line in command_lines(path.read_text())]
 LINES += [(path.name, line) for path in MANIFESTS for line in command_lines(commented(path.read_text()))]
@@ -91,12 +45,6 @@ def parse(words: list[str]) -> None:
         registry.topology(topology)
 
 
-def help_of(name: str) -> str:
-    command = emulab.get_command(click.Context(emulab), name)
-    assert command is not None
-    return command.get_help(click.Context(command, info_name=f"emulab {name}"))
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_examples_and_is_in_the_readme(name: str) -> None:
     assert "Examples:" in help_of(name)
@@ -105,8 +53,7 @@ def test_every_command_has_examples_and_is_in_the_readme(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_of_the_help_parse(name: str) -> None:
-    shown = help_of(name).partition("Examples:")[2].partition("\n\n")[0]
-    examples = [line.strip() for line in shown.splitlines() if "emulab " in line]
+    examples = examples_of_help(name)
     assert examples
     for example in examples:
         example = re.sub(r"^source <\((.*)\)$", r"\1", example)
@@ -152,7 +99,7 @@ def test_a_wrong_command_line_would_be_found(words: list[str]) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    text = _FENCE.sub("", path.read_text())
+    text = FENCE.sub("", path.read_text())
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in target:
             assert (path.parent / target.partition("#")[0]).exists(), target

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from emulab.kernel import syscalls
+from console import typed
 
 DOCS = Path(__file__).parents[2] / "docs"
-SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "../README.md")
+SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "report.md", "checks.md", "../README.md")
 TIMES = (
     (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),
     (r"time=\d+(\.\d+)? ?m?s?", "time=T"),
@@ -72,18 +69,11 @@ def differs(shown: list[str], came: list[str]) -> str:
 def test_a_session_is_what_it_shows(document: str, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("the sessions are root's")
-    typed = commands(document)
-    assert len(typed) > 5
-    script = _prologue(tmp_path)
-    for number, (command, _) in enumerate(typed):
-        script += f"echo @@@{number}\n{command}\n"
-    done = subprocess.run(
-        ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_own_run
-    )
-    pieces = re.split(r"^@@@\d+\n", done.stdout.decode(), flags=re.MULTILINE)[1:]
-    for (command, shown), came in zip(typed, pieces, strict=True):
-        told = differs(shown, came.splitlines())
-        assert told == "", f"$ {command}\n{came}"
+    lines = commands(document)
+    assert len(lines) > 5
+    for (command, shown), came in zip(lines, typed([command for command, _ in lines], tmp_path), strict=True):
+        told = differs(shown, came.output.splitlines())
+        assert told == "", f"$ {command}\n{came.output}"
 
 
 def test_examples_for_programs_work(tmp_path: Path) -> None:
@@ -92,23 +82,8 @@ def test_examples_for_programs_work(tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", (DOCS / "json.md").read_text(), re.MULTILINE | re.DOTALL)
     examples = [line for block in blocks for line in block.splitlines()]
     assert len(examples) > 4
-    script = f"{_prologue(tmp_path)}set -eo pipefail\nemulab up\n" + "\n".join(examples) + "\nemulab down\n"
-    done = subprocess.run(
-        ["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_own_run
-    )
-    assert done.returncode == 0, done.stdout.decode()
-
-
-def _prologue(folder: Path) -> str:
-    return f'sudo() {{ "$@"; }}\nemulab() {{ {sys.executable} -m emulab "$@"; }}\ncd {folder}\nln -s {DOCS.parent}/examples .\n'
-
-
-def _own_run() -> None:
-    """Labs of this session are nobody else's."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    os.makedirs("/run/emulab", mode=0o700, exist_ok=True)
-    syscalls.mount("tmpfs", "/run/emulab", "tmpfs", 0, "mode=700")
+    for one in typed(["set -o pipefail", "emulab up", *examples, "emulab down"], tmp_path):
+        assert one.code == 0, one
 
 
 @pytest.mark.parametrize(

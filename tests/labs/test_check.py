@@ -141,3 +141,33 @@ def test_whoever_ends_it_leaves_nothing(by: signal.Signals, anybody: Terminal) -
     done = running.stop(by)
     assert done.code == (130 if by is signal.SIGINT else -by)
     assert awaited(lambda: all(map(gone, everybody))), "processes are left"
+
+
+def test_evidence(terminal: Terminal) -> None:
+    folder = lay(terminal, {"masquerade": GOOD["masquerade"].text, "other": "name: Masquerade\n" + GOOD["sentence"].text})
+    evidence = terminal.home / "evidence"
+    done = terminal.emulab("check", str(folder), "--artifacts", str(evidence), "-q")
+    assert (done.code, done.err) == (1, "")
+    assert f"  see {evidence}/masquerade-flannel\n" in done.out
+    assert sorted(path.name for path in evidence.iterdir()) == [
+        *("junit.xml", "masquerade-flannel", "masquerade-flannel-2", "result.json")  # two are called the same
+    ]
+    JUNIT.assertValid(etree.parse(str(evidence / "junit.xml")))
+    told = json.loads((evidence / "result.json").read_text())
+    assert [Path(check["artifacts"]).name for check in told["checks"]] == ["masquerade-flannel", "masquerade-flannel-2"]
+    for check in told["checks"]:
+        own = Path(check["artifacts"])
+        kept = json.loads((own / "result.json").read_text())
+        assert (kept["schema"], kept["title"]) == ("emulab/report/1", f"{check['name']} [flannel]")
+        assert [one["passed"] for one in kept["expectations"]] == [
+            o["passed"] for step in check["steps"] for o in step["outcomes"]
+        ]
+        assert check["name"] in (own / "report.html").read_text()
+    assert (evidence / "masquerade-flannel" / "expectation-2.pcapng").read_bytes()[:4] == b"\x0a\x0d\x0d\x0a"
+
+
+def test_what_cannot_be_written_starts_nothing(anybody: Terminal) -> None:
+    folder = lay(anybody, {"good": GOOD["sentence"].text})
+    for option in ("--artifacts", "--junit"):
+        done = anybody.emulab("check", str(folder), option, str(folder / "good.yaml" / "there"))
+        assert (done.code, done.out) == (2, "") and "cannot write there" in done.err

@@ -46,6 +46,7 @@ def test_a_whole_session(plugin: str, terminal: Terminal) -> None:
     typed("node", "rm", "node-d")
 
     typed("node", "stop", "node-b")
+    assert "node-b (stopped)" in typed("diagram", "--lab", f"flat-{plugin}")
     told = json.loads(typed("probe", *QUICK, "--from", "a1", "--to", "b1", "--to", "c1", "--format", "json"))
     assert {(p["to"], p["verdict"]) for p in told["probes"]} >= {("default/c1", "delivered")}
     assert not any(p["verdict"] == "delivered" for p in told["probes"] if p["to"] == "default/b1")

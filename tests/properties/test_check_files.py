@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 from check_files import BESIDE, BROKEN, GOOD
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emulab.checks import model, reading, rehearsal
 from emulab.errors import InputError
@@ -74,3 +77,48 @@ def test_the_schema_is_one() -> None:
     for name, definition in model.schema()["$defs"].items():
         for key, value in definition["properties"].items():
             assert "description" in value or (name == "PodAdd" and key == "labels"), f"{name}.{key}: editors show nothing"
+
+
+JUNK = (
+    None,
+    True,
+    -1,
+    3.5,
+    "",
+    " ",
+    "x",
+    "a1",
+    "a/b/c",
+    "./\x00",
+    "é" * 300,
+    [],
+    {},
+    [None],
+    {"x": None},
+    [[]],
+    ["a1", 1],
+    {"to": "a1"},
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything in a document."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_junk_anywhere_is_refused_in_words_or_taken(laid: Laid, data: st.DataObject) -> None:
+    whole = yaml.safe_load(data.draw(st.sampled_from([good.text for good in GOOD.values() if "fleet" not in good.text])))
+    *path, last = data.draw(st.sampled_from([path for path in places(whole) if path]))
+    inner = whole
+    for step in path:
+        inner = inner[step]
+    inner[last] = data.draw(st.sampled_from(JUNK))
+    text = yaml.safe_dump(whole, allow_unicode=True)
+    try:
+        rehearsal.jobs(reading.read(laid("junk", text)))
+    except InputError as error:
+        assert "\n" not in str(error) and str(error).partition(":")[0].endswith((".yaml", "manifests"))

@@ -26,7 +26,7 @@ LAYERS = (
     ("report", "lab"),
     ("recording", "artifacts"),
     ("control",),
-    ("prompt", "checks"),
+    ("prompt", "checks", "web"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

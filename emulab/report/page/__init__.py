@@ -45,7 +45,7 @@ def render(document: Document, *, scripts: Sequence[str] = (), styles: Sequence[
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    return environment.get_template("page.html").render(
+    html = environment.get_template("page.html").render(
         title=document["title"],
         verdict=document["verdict"],
         findings=document["findings"],
@@ -55,6 +55,7 @@ def render(document: Document, *, scripts: Sequence[str] = (), styles: Sequence[
         drawing=Markup(drawing(document)),
         data=Markup(json.dumps(document, separators=(",", ":")).translate(_ESCAPED)),
     )
+    return html.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON can hold and no file
 
 
 def drawing(document: Document) -> str:

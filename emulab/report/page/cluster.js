@@ -114,6 +114,7 @@ const cluster = {
     const from = this.picked.pod;
     this.picked.box.classList.remove('picked');
     this.picked = null;
+    if (window.emulab.onPair && window.emulab.onPair({ from, to: pod }) === true) return;
     open(from, pod);
   },
 };

@@ -111,13 +111,20 @@ const theme = {
 };
 
 // ``render(document)`` shows another document, without a reload; what was open stays open.  ``onCell({from, to, way, states})`` hears
-// of every pair that is opened; ``onDevice({place, pod, node})`` of clicks into the drawing, and may return true to take them over.
+// of every pair that is opened; ``onDevice({place, pod, node})`` of clicks into the drawing, and ``onPair({from, to})`` of two pods
+// clicked there; these two may return true to take it over.  ``draw(svg)`` shows another drawing of the same cluster.
 // ``open(from, to)`` opens a pair.  ``walk(story)`` adds a trace (emulab/trace/1, with ``packets`` or without) and opens it.
 window.emulab = {
   onCell: null,
   onDevice: null,
+  onPair: null,
   rendered: 0,
   render: (data) => page.render(data),
+  draw(svg) {
+    cluster.replace(svg);
+    cluster.read();
+    if (walk.way) cluster.show(walk.way, walk.step);
+  },
   open: (from, to) => page.open(from, to, { jump: true }),
   walk(story) {
     const way = { ...fromStory(story, page.facts), id: `${identity(story)} live` };

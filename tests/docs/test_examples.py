@@ -1,0 +1,156 @@
+"""Every command line that is shown is typed: the examples of --help, and what documents and manifests show.
+
+The consoles of the documents in `SESSIONS` and the examples of json.md are typed by test_sessions.py, and their output compared.
+Here the exit code counts.  Whoever shows a line that needs something (a pod, a fault, a file) adds it to `BEFORE` or `FILES`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from console import typed
+from shown import DOCUMENTS, MANIFESTS, ROOT, blocks, code_spans, commented, examples_of_help, shell_lines
+
+from emulab.cli import COMMANDS
+
+SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "README.md", "json.md")
+NOT_TYPED = {
+    "emulab fault inject": "CHANGELOG.md's name for a feature",
+    "emulab capture node-a | wireshark -k -i -": "it opens a window",
+    "emulab run --plugin xyz": "typed by test_the_example_plugin, which makes one",
+    "emulab plan --plugin xyz --only node-a": "typed by test_the_example_plugin, which makes one",
+}
+FLEET = re.compile(r"\bfleet,\d+,\d+")  # typed with fewer nodes: what large ones do, tests/netns/test_planes.py sees
+ENDLESS = re.compile(r"^emulab (?=watch|capture (?!.*-c \d))")  # until interrupted
+
+DENY = """{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny-all}, spec: {podSelector: {}}}\n"""
+SHOP = """
+{apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {containers: [{name: web}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {selector: {app: web}, ports: [{port: 80}]}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, spec: {containers: [{name: web}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: api}, spec: {containers: [{name: api}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}
+"""
+FILES = {
+    "shop.yaml": SHOP,
+    "deny.yaml": DENY,
+    "policies/deny.yaml": DENY,
+    "mine.yaml": "pod-cidrs: [10.1.0.0/16]\nnodes: {node-a: {pods: 1}, node-b: {pods: 1}}\n",
+}
+
+
+# A lab, or none, and the commands whose lines are typed in it, in this order.
+ACTS = {
+    "no lab": ((), ("run", "plan", "plugins", "topologies", "doctor", "completion")),
+    "labs": (("emulab up --name first",), ("down", "up")),
+    "look": (
+        ("emulab up flat -f shop.yaml --name flat-calico", "emulab exec a1 -- ping -q -i 0.1 10.1.3.1 > ping.log &"),
+        (
+            *("ls", "inspect", "exec", "shell", "cli", "get", "describe", "capture", "watch", "probe", "verify", "trace", "why"),
+            *("policy", "fault", "diagnose", "drift", "repair"),
+        ),
+    ),
+    "change": (("emulab up",), ("apply", "delete", "label", "pod", "node", "link", "partition", "heal")),
+}
+BEFORE = {  # what a line needs, or the first of a command's lines
+    'emulab completion zsh > "${fpath[1]}/_emulab"': ("fpath=(. .)",),
+    "emulab completion fish > ~/.config/fish/completions/emulab.fish": ("mkdir -p ~/.config/fish/completions",),
+    "emulab down flat-calico": ("emulab up --plugin calico",),
+    "emulab down --all": ("emulab up",),
+    "emulab describe pod a1": ("emulab apply -f deny.yaml",),
+    "emulab delete netpol deny-all": ("emulab apply -f deny.yaml -f shop.yaml",),
+    "emulab delete ns shop": ("emulab apply -f shop.yaml",),
+    "emulab delete -f shop.yaml --ignore-not-found": ("emulab apply -f shop.yaml",),
+    "emulab heal": ("emulab partition node-a",),
+}
+AFTER = {  # the last of a command's lines
+    "describe": ("emulab delete netpol deny-all",),
+    "fault": ("emulab fault clear",),
+}
+CODES = {
+    "emulab trace a1 c1 --size 1451": 1,  # it is told to be too big
+    "emulab drift --format json": 1,  # after the line that takes a route away
+    "emulab watch": 130,  # Ctrl-C
+    "emulab watch --format json": 130,
+}
+
+
+def shown() -> dict[str, list[str]]:
+    """command -> its examples, then the lines of documents and manifests that are in no example and in no session."""
+    found = {name: [line.removeprefix("sudo ") for line in examples_of_help(name)] for name in COMMANDS}
+    texts = {path: path.read_text() for path in DOCUMENTS} | {path: commented(path.read_text()) for path in MANIFESTS}
+    known = {line.removeprefix("sudo ") for path, text in texts.items() if path.name in SESSIONS for line in shell_lines(text)}
+    for text in texts.values():
+        for line in shell_lines(text) + code_spans(text):
+            line = line.removeprefix("sudo ").partition(" #")[0].strip()
+            name = line.split(" ")[1] if line.startswith("emulab ") else ""
+            if name in found and line not in known and not any(line in lines for lines in found.values()):
+                found[name].append(line)
+    return found
+
+
+SHOWN = shown()
+
+
+def played(act: str) -> list[str]:
+    lab, names = ACTS[act]
+    lines = list(lab)
+    for name in names:
+        for line in SHOWN[name]:
+            line = FLEET.sub("fleet,3,2", line)
+            if line not in NOT_TYPED and not (line in lines and line.startswith("emulab run ")):
+                lines += ("emulab down --all",) if line.startswith("emulab up") else ()
+                lines += (*BEFORE.get(line, ()), line)
+        lines += AFTER.get(name, ())
+    return lines
+
+
+def test_every_command_is_in_one_act() -> None:
+    assert sorted(name for _, names in ACTS.values() for name in names) == sorted(COMMANDS)
+    lines = {line for name in COMMANDS for line in SHOWN[name]}
+    assert {*NOT_TYPED, *BEFORE, *CODES} - lines == set(), "no longer shown"
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_each_line_ends_as_it_should(act: str, tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    lines = played(act)
+    done = typed([*(ENDLESS.sub("interrupted ", line) for line in lines), "emulab down --all"], tmp_path)
+    expected = [CODES.get(line, 0) for line in (*lines, "")]
+    wrong = [one for one, code in zip(done, expected, strict=True) if one.code != code]
+    assert not wrong, "\n".join(f"$ {one.line}\n{one.output}\n(exit code {one.code})" for one in wrong)
+
+
+def test_the_example_plugin(tmp_path: Path) -> None:
+    """CONTRIBUTING.md's data plane, as a distribution of its own; it says what passes, and what does not."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    group, name, package = re.findall(r'\[project.entry-points."([a-z.]+)"\]\n +(\w+) = "(\w+)"', text)[0]
+    metadata, folder = tmp_path / f"{package}-1.0.dist-info", tmp_path / package
+    for made in (metadata, folder):
+        made.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {package}\n")
+    (folder / "__init__.py").touch()
+    (folder / "xyz.py").write_text(next(content for language, content in blocks(text) if language == "python"))
+    lines = [line for line in shell_lines(text) if "xyz" in line]
+    _, planned, ran = typed([f"export PYTHONPATH={tmp_path}", *lines], tmp_path)
+    assert planned.code == 0 and "ip route add 10.1.3.0/24 via 192.168.50.3" in planned.output, planned.output
+    assert ran.code == 1 and re.search(r"pod -> outside +0 of 36 delivered", ran.output), ran.output
+    assert not re.search(r"dropped: \S+ -> (?!internet)", ran.output), ran.output
