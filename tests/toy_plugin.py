@@ -5,7 +5,7 @@ It joins a container to the host by a pair of interfaces, with an address that i
 
 from __future__ import annotations
 
-GOOD = r'''#!/usr/bin/python3 -ISE
+GOOD = r"""#!/usr/bin/python3 -ISE
 import fcntl, hashlib, json, os, re, subprocess, sys, time
 
 SUPPORTED = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
@@ -136,9 +136,9 @@ if spoken < "1.0.0":
 if spoken >= "1.1.0":
     result["interfaces"][1]["mtu"] = 1400
 end(0, result)
-'''
+"""
 
-_DEL = '    release(container, ifname)\n    end()'
+_DEL = "    release(container, ifname)\n    end()"
 # What is another in it -> the checks that have to find it, no others.
 BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "no table": (('"supportedVersions": SUPPORTED', '"supported": SUPPORTED'), {"version-table"}),

@@ -142,14 +142,18 @@ def error_form(bench: Bench) -> str:
     if not failures:
         raise NotApplicable("it never exited with an error")
     for one in failures:
+        printed = printable(" ".join(one.stdout.split()), 100)
         what = f"{one.command or 'a call'}, exit {one.exit_code}"
         try:
             document = documents.At(documents.parse(one.stdout))
-            versions.key(document.text("cniVersion"))
+            said = document.text("cniVersion")
+            versions.key(said or versions.OLDEST)
         except InputError as error:
-            raise Failed(f"{what}: {error}: {printable(one.stdout, 100)}") from None
+            raise Failed(f"{what}: {error}: {printed}") from None
+        if not said:
+            raise Failed(f"{what}: no cniVersion: {printed}")
         if CniError.read(document.value) is None or not document.text("msg"):
-            raise Failed(f"{what}: no code other than 0, or no msg: {printable(one.stdout, 100)}")
+            raise Failed(f"{what}: no code other than 0, or no msg: {printed}")
     return f"{len(failures)} errors"
 
 
