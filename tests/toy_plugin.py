@@ -139,19 +139,23 @@ end(0, result)
 """
 
 _DEL = "    release(container, ifname)\n    end()"
-# What is another in it -> the checks that have to find it, no others.
+_HALF = "f'{STATE}/half'"
+# What is another in it -> the checks that have to find it, and no others.
 BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "no table": (('"supportedVersions": SUPPORTED', '"supported": SUPPORTED'), {"version-table"}),
     "no echo": (('"cniVersion": conf.get("cniVersion"), "supp', '"cniVersion": "1.1.0", "supp'), {"version-echo"}),
     "any version": (('if conf.get("cniVersion") not in SUPPORTED:', 'if not conf.get("cniVersion"):'), {"version-unsupported"}),
-    "one version": (('    "cniVersion": spoken,\n    "interfaces"', '    "cniVersion": "1.1.0",\n    "interfaces"'), {"version-each"}),
+    "one version": (('"cniVersion": spoken,\n    "interfaces"', '"cniVersion": "1.1.0",\n    "interfaces"'), {"version-each"}),
     "any command": (('    fail(4, f"CNI_COMMAND', '    fail(7, f"CNI_COMMAND'), {"env-command"}),
     "wrong code": (('fail(4, "CNI_NETNS is missing")', 'fail(3, "CNI_NETNS is missing")'), {"env-missing"}),
     "no name of it": (('fail(4, "CNI_NETNS is missing")', 'fail(4, "something is missing")'), {"env-missing"}),
     "any id": (('re.fullmatch(r"[a-zA-Z0-9][\\w.-]*", container)', "container"), {"env-invalid"}),
     "any interface": (('or ifname in (".", "..")', ""), {"env-invalid"}),
     "undecoded": (('fail(6, f"stdin', 'fail(100, f"stdin'), {"stdin-undecodable"}),
-    "any network": (('if not re.fullmatch(r"[a-zA-Z0-9][\\w.-]*", conf.get("name") or "")', 'if not conf.get("name")'), {"config-invalid"}),
+    "any network": (
+        ('re.fullmatch(r"[a-zA-Z0-9][\\w.-]*", conf.get("name") or "")', 'conf.get("name")'),
+        {"config-invalid"},
+    ),
     "picky": (("spoken = conf", 'if "x-unknown-field" in conf:\n    fail(7, "no")\nspoken = conf'), {"unknown-fields"}),
     "picky, silent": (("spoken = conf", 'if "x-unknown-field" in conf:\n    fail(2, "no")\nspoken = conf'), {"unknown-fields"}),
     "talkative": (("end(0, result)", 'print("done")\nend(0, result)'), {"add-result", "version-each"}),
@@ -160,34 +164,46 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "wrong mac": (('"mac": here(netns, ifname)["address"]', '"mac": "02:00:00:00:00:01"'), {"add-true"}),
     "wrong mtu": (('["mtu"] = 1400', '["mtu"] = 1500'), {"add-true"}),
     "wrong gateway": (('"gw": "10.99.0.1"}', '"gw": "10.99.0.3"}'), {"add-true"}),
-    "careless": (
-        ('    fail(102, f"{ifname} is there already")', "    ip(f'-n {netns} link del {ifname}')"),
+    "careless": (('fail(102, f"{ifname} is', 'end(0, f"{ifname} is'), {"add-existing", "add-twice"}),
+    "destructive": (
+        ('    fail(102, f"{ifname}', "    ip(f'-n {netns} link del {ifname}')\n    fail(102, f\"{ifname}"),
         {"add-existing", "add-twice"},
     ),
-    "destructive": (('    fail(102, f"{ifname}', "    ip(f'-n {netns} link del {ifname}'); fail(102, f\"{ifname}"), {"add-existing", "add-twice"}),
     "no namespace": (('    fail(3, f"{netns} is not there")', "    end(0, {})"), {"add-no-netns"}),
-    "by container": (("+ hashlib", "+ hashlib"), set()),
     "worried": (("    result = conf[", '    fail(101, "who knows")\n    result = conf['), {"check-passes"}),
     "address unseen": (('fail(101, "the address is gone")', "pass"), {"check-address"}),
     "route unseen": (('fail(101, "the route is gone")', "pass"), {"check-route"}),
-    "state unseen": (
-        ('fail(101, "the interface is down")', "end()"),
-        {"check-link-down"},
-    ),
+    "state unseen": (('fail(101, "the interface is down")', "end()"), {"check-link-down"}),
     "absence unseen": (('fail(101, "the interface is gone")', "end()"), {"check-link-gone"}),
-    "strict": (("    except FileNotFoundError:\n        pass" if False else "except FileNotFoundError:\n        pass", 'except FileNotFoundError:\n        fail(3, "unknown")'), {"del-twice", "del-unknown"}),
-    "forgetful": (("        os.unlink(lease(", "        open(lease("), {"del-removes", "del-no-netns", "del-netns-gone", "add-no-netns"}),
-    "needs a namespace": ((_DEL, '    if not netns: fail(4, "CNI_NETNS is missing")\n' + _DEL), {"del-no-netns"}),
-    "needs it to be there": ((_DEL, '    if netns and not os.path.exists(netns): fail(3, "gone")\n' + _DEL), {"del-netns-gone"}),
-    "greedy": ((_DEL, '    for name in os.listdir(f"{STATE}/{conf[\'name\']}"): release(*name.split(","))\n' + _DEL), {"del-others", "second-interface"}),
+    "strict": (("NotFoundError:\n        pass", 'NotFoundError:\n        fail(3, "unknown")'), {"del-twice", "del-unknown"}),
+    "forgetful": (
+        ("        os.unlink(lease(", "        open(lease("),
+        {"del-removes", "del-no-netns", "del-netns-gone"},
+    ),
+    "needs a namespace": ((_DEL, f'    if not netns:\n        fail(4, "CNI_NETNS is missing")\n{_DEL}'), {"del-no-netns"}),
+    "needs it to be there": (
+        (_DEL, f'    if netns and not os.path.exists(netns):\n        fail(3, "gone")\n{_DEL}'),
+        {"del-netns-gone"},
+    ),
+    "greedy": (
+        (_DEL, "    for one in os.listdir(f\"{STATE}/{conf['name']}\"):\n        release(*one.split(','))\n" + _DEL),
+        {"del-others", "second-interface"},
+    ),
+    "whole container": ((_DEL, f'    release(container, "eth0")\n{_DEL}'), {"second-interface"}),
     "racy": (("fcntl.flock(lock, fcntl.LOCK_EX)", 'time.sleep(0.1 * (command == "ADD"))'), {"add-many"}),
-    "lazy": (("time.sleep(conf", "os.rename(lease(container, ifname), f'{STATE}/half')\ntime.sleep(0.3)\nos.rename(f'{STATE}/half', lease(container, ifname))\ntime.sleep(conf"), {"add-killed"}),
+    "lazy": (
+        (
+            "time.sleep(conf",
+            f"os.rename(lease(container, ifname), {_HALF})\ntime.sleep(0.3)\n"
+            f"os.rename({_HALF}, lease(container, ifname))\ntime.sleep(conf",
+        ),
+        {"add-killed"},
+    ),
     "leaks": (("        if name not in valid:", "        if False:"), {"gc"}),
     "collects all": (("        if name not in valid:", "        if True:"), {"gc"}),
-    "never ready": (('if command == "STATUS":\n    end()', 'if command == "STATUS":\n    fail(50, "not yet")'), {"status"}),
+    "never ready": (('"STATUS":\n    end()', '"STATUS":\n    fail(50, "not yet")'), {"status"}),
     "terse": (('end(1, {"cniVersion": spoken, "code"', 'end(1, {"code"'), {"error-form"}),
-}  # fmt: skip
-del BAD["by container"]
+}
 
 
 def bad(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Conformance: a toy that conforms passes all checks, each that does not fails its own, and Debian's plugins are what they are."""
+"""Conformance: a plugin that conforms passes all checks, each that does not fails its own; and what Debian's plugins do."""
 
 from __future__ import annotations
 
