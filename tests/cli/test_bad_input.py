@@ -53,6 +53,15 @@ COMMANDS = [
     ("probe --protocol sctp", "--protocol sctp goes with --all-ports"),
     ("completion tcsh", "tcsh", "bash"),
     ("serve --port 70000", "70000", "65535"),
+    ("cni conformance /usr/bin/env", "Missing option", "--conf"),
+    ("cni conformance /usr/bin/env --conf nowhere.conflist", "nowhere.conflist: cannot be read: No such file"),
+    ("cni conformance /nowhere/x --conf examples/cni/mynet.conflist", "/nowhere/x: an executable file expected"),
+    ("cni conformance /etc/passwd --conf examples/cni/mynet.conflist", "/etc/passwd: an executable file expected"),
+    (
+        "cni conformance /usr/bin/env --conf examples/cni/mynet.conflist",
+        "no plugin of type 'env' (known: bridge, host-local, portmap)",
+    ),
+    ("cni conformance /usr/bin/env --conf setup.cfg", "setup.cfg:1: not JSON"),
 ]
 
 FILES = [

@@ -13,7 +13,7 @@ import pytest
 from console import typed
 
 DOCS = Path(__file__).parents[2] / "docs"
-SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "report.md", "checks.md", "../README.md")
+SESSIONS = ("cni.md", "first-lab.md", "lost-packets.md", "policies.md", "services.md", "report.md", "checks.md", "../README.md")
 TIMES = (
     (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),
     (r"time=\d+(\.\d+)? ?m?s?", "time=T"),
