@@ -110,6 +110,7 @@ class Lab:
             self.responder.follow(self.namespaces, before.cluster)
             raise
         self.namespaces.remove(changes.gone)
+        self.namespaces.give_back(self.namespaces.lent.difference(endpoint.key for endpoint in after.cluster.endpoints))
         self.design = after
         underlay.follow(self.network, after.topology, self.namespaces)
         self._forget_flows(before)
@@ -138,8 +139,9 @@ class Lab:
 
     def drift(self) -> list[Deviation]:
         """What of the lab is not as planned: altered by hand, or broken on purpose."""
-        desired = self.design.desired
-        return compare(desired, observe(self.namespaces, desired))
+        desired, lent = self.design.desired, self.namespaces.lent
+        found = compare(desired, observe(self.namespaces, desired))
+        return [one for one in found if one.planned or one.namespace not in lent]  # what else is there is its owner's business
 
     def repair(self, names: Collection[str] | None = None) -> list[Deviation]:
         """Put back what is not as planned, everywhere or in the namespaces ``names``; returns what it was."""
