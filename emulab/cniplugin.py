@@ -11,7 +11,6 @@ over.  Little is imported here, since a runtime waits for every ADD.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -283,6 +282,8 @@ def _short(container: str) -> str:
         return container[:12]
     if _LABEL.match(container):
         return container
+    import hashlib
+
     plain = re.sub(r"[^a-z0-9]+", "-", container.lower()).strip("-")[:50].rstrip("-")
     return f"{plain or 'container'}-{hashlib.sha256(container.encode()).hexdigest()[:6]}"
 

@@ -48,6 +48,7 @@ def conformance(binary: str, conf: str, folders: tuple[str, ...], names: tuple[s
     from emulab.cni import files
     from emulab.conformance import running
     from emulab.conformance.verdict import Report
+    from emulab.control import places
     from emulab.errors import InputError
     from emulab.kernel import sandbox
     from emulab.report import conformance as shown
@@ -60,10 +61,11 @@ def conformance(binary: str, conf: str, folders: tuple[str, ...], names: tuple[s
         if not Path(folder).is_dir():
             raise InputError(f"--path {folder}: a folder expected")
     where = running.folders(plugin, [Path(folder).absolute() for folder in folders])
+    labs = [folder for folder in (places.home(),) if folder.is_dir()]  # `emulab-cni` is a plugin, too
     with tempfile.TemporaryFile("w+") as written:
 
         def inside() -> int:
-            json.dump(running.run(wanted, conf, where, checks).show(), written)
+            json.dump(running.run(wanted, conf, where, checks, kept=labs).show(), written)
             written.flush()
             return 0
 

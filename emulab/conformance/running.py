@@ -58,11 +58,14 @@ def run(
     folders: Sequence[Path],
     checks: Sequence[Check] = CHECKS,
     adds: int = ADDS,
+    kept: Sequence[Path] = (),
     on_verdict: Callable[[Verdict], None] = lambda _: None,
 ) -> Report:
-    """All checks, in the sandbox in which the caller is.  The first ADD and DEL come before: what a plugin makes once for a
-    whole host is no container's."""
-    bench = Bench(wanted, folders, Host(folders, _masters(wanted)), adds)
+    """All checks, in the sandbox in which the caller is; folders that are ``kept`` stay in sight there.
+
+    The first ADD and DEL come before: what a plugin makes once for a whole host is no container's.
+    """
+    bench = Bench(wanted, folders, Host((*folders, *kept), _masters(wanted)), adds)
     with bench.box() as box:
         alone = bench.call("ADD", box)
     if wanted.kind == INTERFACE and alone.exit_code:
