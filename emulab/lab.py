@@ -109,6 +109,7 @@ class Lab:
             self.repair()
             self.responder.follow(self.namespaces, before.cluster)
             raise
+        self._move_out(before, changes)
         self.namespaces.remove(changes.gone)
         self.namespaces.give_back(self.namespaces.lent.difference(endpoint.key for endpoint in after.cluster.endpoints))
         self.design = after
@@ -122,6 +123,14 @@ class Lab:
             for name in self.namespaces:
                 applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
         return changes
+
+    def _move_out(self, before: Design, changes: Diff) -> None:
+        """Namespaces that were lent do not vanish with what is in them; a node's would take its ends along, but some time later."""
+        lent = self.namespaces.lent.intersection(changes.gone)
+        pairs = [one for things in before.desired.values() for one in things if isinstance(one, Veth)] if lent else []
+        for pair in pairs:
+            if pair.peer_namespace in lent:
+                applier.remove(self.namespaces, {pair.peer_namespace: (Veth(pair.peer, pair.name, pair.peer_namespace),)})
 
     def _forget_flows(self, before: Design) -> None:
         """Nodes let go of UDP flows through Services to endpoints that serve no longer, as kube-proxy arranges it."""
