@@ -16,7 +16,7 @@ from emulab import kubeproxy, mending
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
 from emulab.drift import Deviation, compare
-from emulab.errors import EmulabError, MachineError, OverloadError
+from emulab.errors import EmulabError, InputError, MachineError, OverloadError
 from emulab.kernel import applier, conntrack, encode, nftables
 from emulab.kernel.namespaces import Namespaces
 from emulab.kernel.observe import observe
@@ -99,6 +99,7 @@ class Lab:
 
         before, changes = self.design, diff(self.design.desired, after.desired)
         endpoints = {e.key: e for design in (before, after) for e in design.cluster.endpoints}
+        self._check_names(changes.new, endpoints)
         self._leave(changes.gone, endpoints)
         self._enter(changes.new, endpoints)
         try:
@@ -125,7 +126,7 @@ class Lab:
         return changes
 
     def _move_out(self, before: Design, changes: Diff) -> None:
-        """Namespaces that were lent do not vanish with what is in them; a node's would take its ends along, but some time later."""
+        """What is lent does not vanish with what is in it; with a node's namespace its ends would, but only some time later."""
         lent = self.namespaces.lent.intersection(changes.gone)
         pairs = [one for things in before.desired.values() for one in things if isinstance(one, Veth)] if lent else []
         for pair in pairs:
@@ -196,6 +197,15 @@ class Lab:
         """The MACs that live on a node: its pods', and its bridges' own."""
         found = [endpoint.mac for endpoint in self.cluster.endpoints_on(node)]
         return found + [thing.mac for thing in self.design.desired[node] if isinstance(thing, Bridge) and thing.mac]
+
+    def _check_names(self, new: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
+        """Somebody may have typed `ip netns add` on a node."""
+        for node in {endpoints[name].node for name in new if name in endpoints}.intersection(self.namespaces):
+            taken = self.namespaces.names_on(node)
+            for name in new:
+                if name in endpoints and endpoints[name].node == node and endpoints[name].pod.netns in taken:
+                    there = endpoints[name].pod.netns
+                    raise InputError(f"{node} has a network namespace '{there}' that is no pod's, where {name} would be")
 
     def _enter(self, new: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
         """Make the namespaces that are to come, and give them their names."""

@@ -198,6 +198,17 @@ class Namespaces:
 
         self.in_mounts(bind)
 
+    def names_on(self, node: str) -> frozenset[str]:
+        """What ``ip netns list`` shows there."""
+        mounts = self._all[node].mounts
+        assert mounts is not None
+
+        def look() -> frozenset[str]:
+            syscalls.setns(mounts, syscalls.CLONE_NEWNS)
+            return frozenset(os.listdir("/run/netns"))
+
+        return self.in_mounts(look)
+
     def unname_pods(self, node: str, names: Collection[str]) -> None:
         """Take names out of the node's /run/netns, as ``ip netns del`` would."""
         mounts = self._all[node].mounts

@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 from lodgers import CONF, PLUGIN, called, container, devices, ip, remove, variables
-from sandboxed import AS_ROOT, NOBODY
+from sandboxed import AS_ROOT, NOBODY, inside
 from terminal import Terminal
+
+from emulab.cni import files
+from emulab.conformance import running
+from emulab.conformance.verdict import FAILED, PASSED, Report
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("-q", "--protocol", "icmp", "--timeout", "2")
@@ -153,7 +157,8 @@ def test_addresses_names_and_rates_are_those_that_were_asked_for(root: Terminal,
         spared = [{"containerID": long, "ifname": "eth0"}]
         assert called("GC", "", {**conf, "name": "another", "cni.dev/valid-attachments": []}) == (0, {})
         assert called("GC", "", {**conf, "cni.dev/valid-attachments": spared}) == (0, {})
-        assert [name for name in pods(root) if name[-2] not in "abc"] == ["default/0123456789ab"]
+        assert len(pods(root)) == 7
+        assert "default/0123456789ab" in pods(root)
         assert (devices(one), devices(two), devices(three)) == ({"lo", "eth0"}, {"lo"}, {"lo"})
 
 
@@ -234,10 +239,14 @@ def test_it_conforms(root: Terminal, folder: Path) -> None:
     typed(root, "cni", "install", str(folder))
     (folder / "emulated.conf").write_text(json.dumps({**CONF, "lab": "here"}))
     before = pods(root)
-    told = typed(root, "cni", "conformance", str(folder / "emulab"), "--conf", str(folder / "emulated.conf"), "--format", "json")
-    document = json.loads(told)
-    assert document["summary"]["failed"] == 0
-    others = {one["name"] for one in document["checks"] if one["state"] != "passed"}
+
+    def work() -> Report:
+        wanted = running.subject(folder / "emulab", files.load(folder / "emulated.conf"))
+        return running.run(wanted, "emulated.conf", [folder], adds=12, kept=[root.folder])
+
+    report = inside(work, "root")
+    assert {one.name: one.found for one in report.verdicts if one.state == FAILED} == {}
+    others = {one.name for one in report.verdicts if one.state != PASSED}
     assert others == {"prev-result", "second-interface"}  # it is no chained plugin, and refuses a second interface
     assert pods(root) == before
 
@@ -248,10 +257,12 @@ def test_a_user_attaches_what_is_in_the_labs_own_user_namespace(sit_down: Callab
     alice = sit_down("user")
     typed(alice, "up", "--plugin", "flannel", "--name", "here")
     conf = {**CONF, "lab": str(alice.folder / "here")}
-    words = f"ip netns add box; printf %s {shlex.quote(json.dumps(conf))} | "
-    words += " ".join(f"{key}={shlex.quote(value)}" for key, value in variables("ADD", "/run/netns/box").items())
+    words = f"ip netns add rootless; printf %s {shlex.quote(json.dumps(conf))} | "
+    words += " ".join(
+        f"{key}={shlex.quote(value)}" for key, value in variables("ADD", "/run/netns/rootless", CNI_CONTAINERID="box").items()
+    )
     told = typed(alice, "exec", "node-a", "--", "sh", "-c", f"{words} {PLUGIN}")
-    assert json.loads(told)["interfaces"][0]["sandbox"] == "/run/netns/box"
+    assert json.loads(told)["interfaces"][0]["sandbox"] == "/run/netns/rootless"
     assert "all 7 pods see each other's own addresses" in typed(alice, "verify", *QUICK)
     with container(folder / "box") as box:
         code, told = called("ADD", box, conf)
