@@ -38,6 +38,22 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
+@contextmanager
+def covered(*folders: str) -> Iterator[None]:
+    """What is written into these folders meanwhile is nowhere afterwards.  The mounts have to be the test's own."""
+    made = [folder for folder in folders if not Path(folder).exists()]
+    for folder in folders:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        syscalls.mount("tmpfs", folder, "tmpfs", 0, "mode=755")
+    try:
+        yield
+    finally:
+        for folder in folders:
+            syscalls.unmount(folder)
+        for folder in made:
+            Path(folder).rmdir()
+
+
 def variables(command: str, netns: Path | str = "", **more: str) -> dict[str, str]:
     name = Path(netns).name or "gone"  # as good an id as any
     shown = {"CNI_COMMAND": command, "CNI_CONTAINERID": name, "CNI_NETNS": str(netns), "CNI_IFNAME": "eth0", "PATH": PATH}

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lodgers import CONF, PLUGIN, called, container, devices, ip, remove, variables
+from lodgers import CONF, PATH, PLUGIN, called, container, covered, devices, ip, remove, variables
 from sandboxed import AS_ROOT, NOBODY, inside
 from terminal import Terminal
 
 from emulab.cni import files
 from emulab.conformance import running
 from emulab.conformance.verdict import FAILED, PASSED, Report
+from emulab.kernel import syscalls
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("-q", "--protocol", "icmp", "--timeout", "2")
@@ -193,21 +195,19 @@ def test_many_at_once_and_some_of_them_killed(root: Terminal, folder: Path) -> N
 
 
 @pytest.fixture(scope="session")
-def libcni(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The client that is made with the reference library."""
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what is made of tests/golang: a client of the reference library, something for a container to run."""
     folder = tmp_path_factory.mktemp("go")
-    environment = {"PATH": PATH_OF_GO, "HOME": str(folder), "GOCACHE": str(folder / "cache")}
-    environment |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "CGO_ENABLED": "0"}
-    source = ROOT / "tests" / "libcni" / "client.go"
-    subprocess.run(["go", "build", "-o", str(folder / "client"), str(source)], env=environment, check=True)
-    return folder / "client"
-
-
-PATH_OF_GO = "/usr/bin:/bin"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "GOCACHE": str(folder / "cache")}
+    environment |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "CGO_ENABLED": "0"}  # Debian's, and nothing else
+    for name in ("client", "pause"):
+        source = ROOT / "tests" / "golang" / f"{name}.go"
+        subprocess.run(["go", "build", "-o", str(folder / name), str(source)], env=environment, check=True)
+    return folder
 
 
 @needs_root
-def test_the_reference_library_attaches(libcni: Path, root: Terminal, folder: Path) -> None:
+def test_the_reference_library_attaches(programs: Path, root: Terminal, folder: Path) -> None:
     typed(root, "up", "--plugin", "calico", "--name", "here")
     typed(root, "cni", "install", str(folder))
     entry = {key: value for key, value in CONF.items() if key not in ("cniVersion", "name")}
@@ -215,7 +215,15 @@ def test_the_reference_library_attaches(libcni: Path, root: Terminal, folder: Pa
     (folder / "emulated.conflist").write_text(json.dumps(network))
 
     def client(command: str, netns: Path) -> subprocess.CompletedProcess[str]:
-        words = [str(libcni), str(folder / "emulated.conflist"), str(folder), str(folder / "cache"), command, "real", str(netns)]
+        words = [
+            str(programs / "client"),
+            str(folder / "emulated.conflist"),
+            str(folder),
+            str(folder / "cache"),
+            command,
+            "real",
+            str(netns),
+        ]
         return subprocess.run(words, capture_output=True, text=True)
 
     with container(folder / "box") as box:
@@ -231,6 +239,58 @@ def test_the_reference_library_attaches(libcni: Path, root: Terminal, folder: Pa
         assert client("del", box).returncode == 0
         assert devices(box) == {"lo"}
         assert client("del", box).returncode == 0
+
+
+PODMAN = """
+[containers]
+cgroups = "disabled"
+[network]
+network_backend = "cni"
+cni_plugin_dirs = ["{folder}/bin"]
+network_config_dir = "{folder}/net.d"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+runtime = "crun"
+tmp_dir = "{folder}/tmp"
+"""
+
+
+@needs_root
+def test_podman_runs_a_real_container_in_the_lab(programs: Path, root: Terminal, folder: Path) -> None:
+    for name in ("bin", "net.d", "tmp", "root/bin", "root/proc", "root/sys", "root/dev", "root/etc", "root/tmp"):
+        (folder / name).mkdir(parents=True)
+    (folder / "containers.conf").write_text(PODMAN.format(folder=folder))
+    shutil.copy(programs / "pause", folder / "root" / "bin")
+    network = {"cniVersion": "1.0.0", "name": "emulated", "plugins": [{"type": "emulab", "lab": "here", "node": "node-b"}]}
+    (folder / "net.d" / "emulated.conflist").write_text(json.dumps(network))
+    stores = ["--root", str(folder / "storage"), "--runroot", "/run/libpod/run", "--storage-driver", "vfs"]
+    environment = {"PATH": PATH, "HOME": str(folder), "CONTAINERS_CONF": str(folder / "containers.conf")}
+
+    def podman(*words: str) -> str:
+        done = subprocess.run(["podman", *stores, *words], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout.strip()
+
+    with suppress(OSError):
+        syscalls.unmount("/sys/fs/cgroup/unified")  # crun takes no part in a hybrid hierarchy
+    with covered("/run/netns", "/run/crun", "/run/libpod"):
+        if podman("info", "--format", "{{.Host.NetworkBackend}}") != "cni":
+            pytest.skip("this podman has no CNI backend")
+        typed(root, "up", "--plugin", "calico", "--name", "here")
+        typed(root, "cni", "install", str(folder / "bin"))
+        limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--security-opt", "seccomp=unconfined")
+        podman("run", "-d", "--name", "real", "--network", "emulated", *limits, "--rootfs", str(folder / "root"), "/bin/pause")
+        pod = pods(root)["default/real"]
+        assert (pod["node"], pod["addresses"][0]) == ("node-b", podman("inspect", "real", "--format", ADDRESS))
+        assert "all 7 pods see each other's own addresses" in typed(root, "verify", *QUICK)
+        assert "✓ delivered and back" in typed(root, "trace", "a1", "real")
+        podman("rm", "-f", "-t", "0", "real")
+        assert len(pods(root)) == 6
+
+
+ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 
 
 @needs_root
