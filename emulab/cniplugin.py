@@ -63,32 +63,35 @@ class Request:
 
 def main() -> int:
     """The executable: parameters in CNI_* variables, the configuration on stdin; a result, or an error, on stdout."""
-    version = versions.ALL[-1]
     try:
-        answer: Mapping[str, Any] | None
-        command = _command(os.environ)
-        conf = _configuration(sys.stdin.buffer.read(_LONGEST + 1))
-        version = _version(conf, command)
-        if command == "VERSION":
-            answer = {"cniVersion": version, "supportedVersions": list(versions.ALL)}
-        else:
-            answer = _COMMANDS[command][0](_request(conf, version, command, os.environ))
-        code = 0
-    except CniError as error:
-        answer, code = error.show(version), 1
-    except EmulabError as error:
-        answer, code = CniError(_code(error), str(error)).show(version), 1
-    except OSError as error:
-        answer, code = CniError(Code.IO_FAILURE, f"{error.filename or ''} {error.strerror or error}".strip()).show(version), 1
+        code, answer = answered(os.environ, sys.stdin.buffer.read(_LONGEST + 1))
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        answer = CniError(Code.INTERNAL, f"this is a mistake in emulab: {type(error).__name__}: {error}").show(version)
-        code = 1
     if answer is not None:
         json.dump(answer, sys.stdout, indent=2)
         print()
     return code
+
+
+def answered(environment: Mapping[str, str], data: bytes) -> tuple[int, Mapping[str, Any] | None]:
+    """Exit code and answer to one call."""
+    version = versions.ALL[-1]
+    try:
+        command = _command(environment)
+        conf = _configuration(data)
+        version = _version(conf, command)
+        if command == "VERSION":
+            return 0, {"cniVersion": version, "supportedVersions": list(versions.ALL)}
+        return 0, _COMMANDS[command][0](_request(conf, version, command, environment))
+    except CniError as error:
+        found = error
+    except EmulabError as error:
+        found = CniError(_code(error), str(error))
+    except OSError as error:
+        found = CniError(Code.IO_FAILURE, f"{error.filename or ''} {error.strerror or error}".strip())
+    except Exception as error:
+        found = CniError(Code.INTERNAL, f"this is a mistake in emulab: {type(error).__name__}: {error}")
+    return 1, found.show(version)
 
 
 def _code(error: EmulabError) -> Code:

@@ -281,12 +281,15 @@ def test_podman_runs_a_real_container_in_the_lab(programs: Path, root: Terminal,
         typed(root, "up", "--plugin", "calico", "--name", "here")
         typed(root, "cni", "install", str(folder / "bin"))
         limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--security-opt", "seccomp=unconfined")
-        podman("run", "-d", "--name", "real", "--network", "emulated", *limits, "--rootfs", str(folder / "root"), "/bin/pause")
-        pod = pods(root)["default/real"]
-        assert (pod["node"], pod["addresses"][0]) == ("node-b", podman("inspect", "real", "--format", ADDRESS))
-        assert "all 7 pods see each other's own addresses" in typed(root, "verify", *QUICK)
-        assert "✓ delivered and back" in typed(root, "trace", "a1", "real")
-        podman("rm", "-f", "-t", "0", "real")
+        words = ("--name", "real", "--network", "emulated", *limits, "--rootfs", str(folder / "root"), "/bin/pause")
+        try:
+            podman("run", "-d", *words)
+            pod = pods(root)["default/real"]
+            assert (pod["node"], pod["addresses"][0]) == ("node-b", podman("inspect", "real", "--format", ADDRESS))
+            assert "all 7 pods see each other's own addresses" in typed(root, "verify", *QUICK)
+            assert "✓ delivered and back" in typed(root, "trace", "a1", "real")
+        finally:
+            podman("rm", "-f", "-t", "0", "real")
         assert len(pods(root)) == 6
 
 
