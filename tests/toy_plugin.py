@@ -171,7 +171,7 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     ),
     "no namespace": (('    fail(3, f"{netns} is not there")', "    end(0, {})"), {"add-no-netns"}),
     "worried": (("    result = conf[", '    fail(101, "who knows")\n    result = conf['), {"check-passes"}),
-    "address unseen": (('fail(101, "the address is gone")', "pass"), {"check-address"}),
+    "address unseen": (('fail(101, "the address is gone")', "end()"), {"check-address"}),
     "route unseen": (('fail(101, "the route is gone")', "pass"), {"check-route"}),
     "state unseen": (('fail(101, "the interface is down")', "end()"), {"check-link-down"}),
     "absence unseen": (('fail(101, "the interface is gone")', "end()"), {"check-link-gone"}),
@@ -190,7 +190,7 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
         {"del-others", "second-interface"},
     ),
     "whole container": ((_DEL, f'    release(container, "eth0")\n{_DEL}'), {"second-interface"}),
-    "racy": (("fcntl.flock(lock, fcntl.LOCK_EX)", 'time.sleep(0.1 * (command == "ADD"))'), {"add-many"}),
+    "racy": (("number = next(", "fcntl.flock(lock, fcntl.LOCK_UN)\ntime.sleep(0.5)\nnumber = next("), {"add-many"}),
     "lazy": (
         (
             "time.sleep(conf",

@@ -10,6 +10,7 @@ from emulab.cni.result import Result
 from emulab.conformance.bench import Bench, Box
 from emulab.conformance.check import CHAINED, INTERFACE, IPAM, Check, check
 from emulab.conformance.verdict import Failed, NotApplicable
+from emulab.errors import MachineError
 
 _ADD, _CHECK, _DEL = "2, ADD", "2, CHECK", "2, DEL"
 
@@ -144,11 +145,14 @@ def _tampered(name: str, demand: str, tamper: Callable[[Bench, Box, Result], str
             if bench.check(box, result) is not None:
                 raise NotApplicable("CHECK fails right after ADD, see check-passes")
             line = tamper(bench, box, result)
-            bench.host.ip(line)
-            error = bench.check(box, result)
-            if error is None:
+            try:
+                bench.host.ip(line)
+            except MachineError as error:
+                raise NotApplicable(f"what the result names is not there, see add-true: {error}") from None
+            told = bench.check(box, result)
+            if told is None:
                 raise Failed(f"CHECK succeeds after `ip {line}`")
-            return f"code {error.code} after `ip {line}`"
+            return f"code {told.code} after `ip {line}`"
 
     return work
 

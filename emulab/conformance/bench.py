@@ -54,6 +54,7 @@ class Bench:
         self.subject, self.folders, self.host, self.adds = subject, folders, host, adds
         self.kind, self.own_helper = subject.kind, subject.kind == "chained" and not subject.helpers
         self.log: list[Invocation] = []
+        self.timeout = TIMEOUT
         self._boxes = 0
         self.speaks: tuple[str, ...] = ()
         try:
@@ -75,7 +76,7 @@ class Bench:
         request: Mapping[str, Any] | None = None,
         stdin: bytes | None = None,
         env: Mapping[str, str | None] | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
     ) -> Outcome:
         """One call.  ``request`` by default as a runtime derives it; ``env`` replaces variables, None takes them away."""
         said: dict[str, str | None] = {"PATH": PATH, "CNI_COMMAND": command, "CNI_PATH": ":".join(map(str, self.folders))}
@@ -84,7 +85,7 @@ class Bench:
         variables = {key: value for key, value in {**said, **(env or {})}.items() if value is not None}
         if stdin is None:
             stdin = json.dumps(self.request(box) if request is None else request).encode()
-        return self._run(self.subject.path, self.subject.plugin.type, variables, stdin, timeout, self.log)
+        return self._run(self.subject.path, self.subject.plugin.type, variables, stdin, timeout or self.timeout, self.log)
 
     def _run(self, path: Path, name: str, env: Mapping[str, str], stdin: bytes, timeout: float, log: list[Invocation]) -> Outcome:
         started, before = time.time(), time.monotonic()

@@ -58,7 +58,10 @@ class Host:
 
     def ip(self, line: str) -> str:
         """`ip LINE`; raises `MachineError` when it fails."""
-        done = subprocess.run(["ip", *line.split()], capture_output=True, text=True)
+        try:
+            done = subprocess.run(["ip", *line.split()], capture_output=True, text=True)
+        except FileNotFoundError:
+            raise MachineError("there is no command `ip` here: install iproute2") from None
         if done.returncode:
             raise MachineError(f"ip {line}: {done.stderr.strip()}")
         return done.stdout
