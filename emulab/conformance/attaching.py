@@ -9,7 +9,7 @@ from emulab.cni.errors import CniError
 from emulab.cni.result import Result
 from emulab.conformance.bench import Bench, Box
 from emulab.conformance.check import CHAINED, INTERFACE, IPAM, Check, check
-from emulab.conformance.verdict import Failed, NotApplicable
+from emulab.conformance.verdict import Blocked, Failed, NotApplicable
 from emulab.errors import MachineError
 
 _ADD, _CHECK, _DEL = "2, ADD", "2, CHECK", "2, DEL"
@@ -143,12 +143,12 @@ def _tampered(name: str, demand: str, tamper: Callable[[Bench, Box, Result], str
         with bench.box() as box:
             result = bench.add(box)
             if bench.check(box, result) is not None:
-                raise NotApplicable("CHECK fails right after ADD, see check-passes")
+                raise Blocked("check-passes", "CHECK fails right after ADD")
             line = tamper(bench, box, result)
             try:
                 bench.host.ip(line)
             except MachineError as error:
-                raise NotApplicable(f"what the result names is not there, see add-true: {error}") from None
+                raise Blocked("add-true", f"what the result names is not there: {error}") from None
             told = bench.check(box, result)
             if told is None:
                 raise Failed(f"CHECK succeeds after `ip {line}`")

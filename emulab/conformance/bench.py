@@ -18,7 +18,7 @@ from emulab.cni.invocation import Invocation, Outcome
 from emulab.cni.result import Result
 from emulab.cni.runtime import PATH
 from emulab.conformance.host import Host, difference
-from emulab.conformance.verdict import Failed, NotApplicable
+from emulab.conformance.verdict import Blocked, Failed
 from emulab.errors import EmulabError, InputError
 
 TIMEOUT = 30.0  # seconds for one call
@@ -136,13 +136,13 @@ class Bench:
     # what checks are made of
 
     def add(self, box: Box, version: str | None = None) -> Result:
-        """ADD, as well as it can be understood.  Where it cannot, that is found elsewhere: `NotApplicable`."""
+        """ADD, as well as it can be understood.  Where it cannot: `Blocked`."""
         outcome = self.call("ADD", box, request=self.request(box, version=version))
         try:
             answer.succeeded(outcome, self.subject.plugin.type, "ADD")
             return Result.read(documents.parse(outcome.stdout), version or self.version)
         except EmulabError as error:
-            raise NotApplicable(f"ADD does not work, see add-result: {error}") from None
+            raise Blocked("add-result", f"ADD does not work: {error}") from None
 
     def delete(self, box: Box, previous: Result | None = None, env: Mapping[str, str | None] | None = None) -> None:
         """DEL, which has to succeed."""

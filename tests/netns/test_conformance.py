@@ -109,8 +109,10 @@ def test_a_plugin_that_does_not_work_is_blamed_once() -> None:
     report = tried("user", TOY, "toy", {"add-result", "check-passes", "del-removes"}, 1, "#!/bin/sh\nexit 1\n")
     assert failures(report) == {"add-result": "ADD: exited with 1, and printed no error"}
     assert {one.found for one in report.verdicts if one.state not in (FAILED, PASSED)} == {
-        "ADD does not work, see add-result: toy ADD: exited with 1, and printed no error"
+        "ADD does not work: toy ADD: exited with 1, and printed no error (see add-result)"
     }
+    alone = tried("user", TOY, "toy", {"del-removes"}, 1, "#!/bin/sh\nexit 1\n")
+    assert failures(alone) == {"del-removes": "ADD does not work: toy ADD: exited with 1, and printed no error"}
 
 
 def test_a_plugin_that_hangs_is_not_waited_for_again_and_again() -> None:
