@@ -130,7 +130,7 @@ window.emulab = {
   },
   open: (from, to) => page.open(from, to, { jump: true }),
   walk(story) {
-    const way = { ...fromStory(story, page.facts), id: `${identity(story)} live` };
+    const way = { ...fromStory(story, page.facts), id: `${identity(story)} live`, live: true };
     const key = `${way.from} ${way.to}`;
     page.facts.ways.set(key, [way, ...page.facts.between(way.from, way.to).filter((one) => one.id !== way.id)]);
     page.open(way.from, way.to, { way });
