@@ -206,11 +206,16 @@ class Lab:
                 self.namespaces.unname_pods(endpoints[name].node, [endpoints[name].pod.netns])
 
     def wait_until_up(self, devices: Mapping[str, Collection[str]] | None = None, seconds: float = 10.0) -> None:
-        """Until those interfaces of each namespace (default: all) have their carrier: a packet sent earlier would be lost."""
+        """Until those interfaces of each namespace (default: all) have their carrier: a packet sent earlier would be lost.
+
+        Uplinks that are down have none.
+        """
         devices = _switched_on(self.design.desired) if devices is None else devices
+        dark = {(link.node, link.interface) for link in self.cluster.topology.links if not link.up}
         deadline = time.monotonic() + seconds
         for node, names in devices.items():
-            while waiting := [n for n, link in self.namespaces[node].socket().links().items() if link.waiting and n in names]:
+            awaited = {name for name in names if (node, name) not in dark}
+            while waiting := [n for n, link in self.namespaces[node].socket().links().items() if link.waiting and n in awaited]:
                 if time.monotonic() > deadline:
                     raise MachineError(f"{node}: {', '.join(waiting)} did not come up within {seconds:g} s")
                 time.sleep(0.0005)

@@ -28,6 +28,8 @@ def typed(lines: Sequence[str], folder: Path) -> list[Typed]:
     """Type the lines in ``folder``, where the examples are too; `sudo` is whoever runs the tests."""
     prologue = f"""sudo() {{ "$@"; }}
 emulab() {{ {sys.executable} -m emulab "$@"; }}
+pytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}
+unset "${{!PYTEST@}}" CI  # nobody types in a worker of these tests
 interrupted() {{ timeout --preserve-status --signal=INT 0.8 {sys.executable} -m emulab "$@"; }}
 export HOME={folder}
 cd {folder}

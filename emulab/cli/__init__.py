@@ -16,7 +16,7 @@ from emulab import __version__
 from emulab.errors import EmulabError, nearest
 
 COMMANDS = (
-    *("run", "check", "plan", "diagram", "plugins", "topologies", "doctor", "completion"),
+    *("run", "check", "compare", "plan", "diagram", "plugins", "topologies", "doctor", "completion"),
     *("up", "down", "ls", "inspect", "exec", "shell", "cli", "get", "capture", "probe", "verify"),
     *("apply", "delete", "label", "describe"),
     *("pod", "node", "link", "partition", "heal", "watch", "drift", "repair", "trace", "fault", "diagnose"),

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -48,17 +48,16 @@ def command(target: str, expression: tuple[str, ...], file: str | None, count: i
     wanted = interface or ("eth0" if found["pod"] else None)
     out = _opened(file)
     enter.join_network(namespaces)
-    frames = capture.capture(wanted, instructions)
     try:
-        next(frames)
+        tap = capture.open_tap(wanted, instructions)
     except OSError as error:
         raise InputError(f"{found['name']} has no interface '{wanted}' ({error.strerror})") from None
+    for number in (signal.SIGINT, signal.SIGTERM):  # what has been seen by then is shown, so nothing sent before is missing
+        signal.signal(number, lambda *_: tap.setblocking(False))
     click.echo(f"capturing on {found['name']}:{wanted or 'all interfaces'}", err=True)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     show = _lines(found["name"]) if out is None else _pcapng(found["name"], out)
-    with contextlib.suppress(_Stopped, BrokenPipeError):
-        for taken, frame in enumerate(frames, 1):
+    with contextlib.suppress(BrokenPipeError):
+        for taken, frame in enumerate(capture.frames(tap), 1):
             show(frame)
             if taken == count:
                 break
@@ -68,14 +67,6 @@ def command(target: str, expression: tuple[str, ...], file: str | None, count: i
     if out is sys.stdout.buffer:  # nobody may be reading any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-class _Stopped(BaseException):
-    """Ctrl-C: that is how a capture ends."""
-
-
-def _stop(_number: int, _frame: object) -> NoReturn:
-    raise _Stopped
 
 
 def _opened(file: str | None) -> IO[bytes] | None:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 DEFAULT_TOPOLOGY, DEFAULT_PLUGIN = "flat", "flannel"
 
 
-def _complete_topology(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_topology(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from emulab import registry
 
     names = [CompletionItem(name, help=text) for name, text in registry.topologies().items() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]
 
 
-def _complete_plugin(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_plugin(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from emulab import registry
 
     return [CompletionItem(name, help=text) for name, text in registry.plugins().items() if name.startswith(incomplete)]
@@ -39,11 +39,11 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=DEFAULT_PLUGIN,
             show_default=True,
             metavar="P",
-            shell_complete=_complete_plugin,
+            shell_complete=complete_plugin,
             help="The data plane (see `emulab plugins`).",
         ),
         manifest_options,
-        click.argument("topology", required=False, shell_complete=_complete_topology),
+        click.argument("topology", required=False, shell_complete=complete_topology),
     ):
         command = decorate(command)
     return command

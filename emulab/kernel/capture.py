@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -47,29 +48,42 @@ def compile_filter(expression: str) -> bytes:
     return ctypes.string_at(program.instructions, program.length * 8)
 
 
-def capture(interface: str | None, instructions: bytes = b"") -> Iterator[Captured]:
-    """Frames of ``interface`` (None: of all) in the namespace that the calling thread is in, from now on, without end.
-
-    The first step opens the socket and gives nothing yet, so that the caller knows when it has begun.
-    """
-    names = dict(socket.if_nameindex())
+def open_tap(interface: str | None, instructions: bytes = b"") -> socket.socket:
+    """A packet socket at ``interface`` (None: at all) in the namespace that the calling thread is in; it sees all from now on."""
     # Python binds to an interface by name only: a socket for all of them has its protocol from the beginning.
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0 if interface is not None else socket.htons(_ETH_P_ALL))
-    if instructions:
-        memory = ctypes.create_string_buffer(instructions, len(instructions))
-        fprog = struct.pack("HxxxxxxP", len(instructions) // 8, ctypes.addressof(memory))
-        tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-    tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-    if interface is not None:
-        tap.bind((interface, _ETH_P_ALL))
-    else:
-        with contextlib.suppress(BlockingIOError):  # what came before the filter
-            while tap.recv(1, socket.MSG_DONTWAIT):
-                pass
-    yield Captured(0, interface or "", False, b"")
+    try:
+        if instructions:
+            memory = ctypes.create_string_buffer(instructions, len(instructions))
+            fprog = struct.pack("HxxxxxxP", len(instructions) // 8, ctypes.addressof(memory))
+            tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+        tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        if interface is not None:
+            tap.bind((interface, _ETH_P_ALL))
+        else:
+            with contextlib.suppress(BlockingIOError):  # what came before the filter
+                while tap.recv(1, socket.MSG_DONTWAIT):
+                    pass
+    except BaseException:
+        tap.close()
+        raise
+    return tap
+
+
+def frames(tap: socket.socket) -> Iterator[Captured]:
+    """What the tap sees.  Once it is made non-blocking, by a signal handler say, what it has seen until then, and the end."""
+    names, end = dict(socket.if_nameindex()), 0
     while True:
-        data, control, _, sender = tap.recvmsg(_LONGEST, 64)
+        try:
+            data, control, _, sender = tap.recvmsg(_LONGEST, 64)
+        except BlockingIOError:
+            return
         seconds, nanoseconds = struct.unpack_from("=qq", control[0][2]) if control else (0, 0)
+        taken = seconds * 1_000_000_000 + nanoseconds
+        if not tap.getblocking():
+            end = end or time.time_ns()
+            if taken > end:
+                return
         name = sender[0]
-        yield Captured(seconds * 1_000_000_000 + nanoseconds, names.get(name, name), sender[2] == _OUTGOING, data)
+        yield Captured(taken, names.get(name, name), sender[2] == _OUTGOING, data)

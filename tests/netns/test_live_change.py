@@ -10,7 +10,9 @@ import pytest
 from streams import Stream
 
 from emulab import change
-from emulab.lab import Lab
+from emulab.faults import Step as Line
+from emulab.kernel.typed import type_lines
+from emulab.lab import Lab, Probing
 from emulab.planning import Design
 
 Step = Callable[[Design], Design]
@@ -65,3 +67,19 @@ def test_a_stream_notices_a_loss(in_lab: Callable[..., Any]) -> None:
         return len(stream.stop())
 
     assert in_lab("flat", "flannel", check) >= 10
+
+
+def test_an_uplink_that_is_down_is_not_waited_for(in_lab: Callable[..., Any]) -> None:
+    """It has no carrier until it is switched on: neither a repair nor a node that starts waits for one."""
+
+    def check(lab: Lab) -> list[str]:
+        lab.change(change.set_link(lab.design, "node-b", up=False))
+        type_lines(lab.namespaces, [Line("node-a", "ip route del 10.1.2.0/24")])
+        lab.repair()
+        lab.change(change.switch_node(lab.design, "node-b", False))
+        lab.change(change.switch_node(lab.design, "node-b", True))
+        dark = [str(one) for one in lab.drift()]
+        lab.change(change.set_link(lab.design, "node-b", up=True))
+        return dark + [str(one.flow) for one in lab.verify(Probing(protocols=("udp",))).bad()]
+
+    assert in_lab("flat", "flannel", check) == []

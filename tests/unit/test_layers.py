@@ -18,16 +18,17 @@ LAYERS = (
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
     ("drawing", "result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
-    ("expectation",),
+    ("expectation", "comparison"),
     ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
     ("verification", "conformance"),
     ("report", "lab"),
-    ("recording", "artifacts"),
+    ("recording", "artifacts", "comparing"),
     ("control",),
     ("prompt", "checks", "web"),
     ("cli",),
+    ("pytest_plugin",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PURE = ("model", "state", "dataplane", "packet", "fabric", "topology", "result", "ipam", "diff", "nft_delta", "change")
@@ -45,6 +46,7 @@ PURE += (
     "enforcement",
     "evidence",
     "access",
+    "comparison",
     "expectation",
     "fulfilment",
 )
