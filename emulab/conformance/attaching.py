@@ -105,7 +105,7 @@ def add_twice(bench: Bench) -> str:
 
 @check("add-no-netns", _ADD, "a network namespace that is not there is an error", (INTERFACE,))
 def add_no_netns(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         told = bench.refused(bench.call("ADD", box, env={"CNI_NETNS": "/run/netns/no-such"}), (), "a netns that is not there")
         bench.call("DEL", box, env={"CNI_NETNS": ""})
         bench.left(box)
@@ -114,7 +114,7 @@ def add_no_netns(bench: Bench) -> str:
 
 @check("second-interface", _DEL, "DEL of one of two interfaces of a container takes away that one only", (INTERFACE,))
 def second_interface(bench: Bench) -> str:
-    with bench.box("eth0") as box:
+    with bench.box() as box:
         bench.add(box)
         second = Box(box.name, box.netns, box.number, "eth1", box.previous, box.before)
         outcome = bench.call("ADD", second)
@@ -182,7 +182,7 @@ check_link_down = _tampered(
 
 @check("del-removes", _DEL, "takes away what ADD made")
 def del_removes(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         bench.delete(box, bench.add(box))
         bench.left(box)
     return "nothing is left"
@@ -200,7 +200,7 @@ def del_twice(bench: Bench) -> str:
 
 @check("del-unknown", _DEL, "succeeds for a container that was never added")
 def del_unknown(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         bench.delete(box)
         bench.left(box)
     return "it does"
@@ -208,7 +208,7 @@ def del_unknown(bench: Bench) -> str:
 
 @check("del-no-netns", _DEL, "succeeds without CNI_NETNS when the namespace is gone, and leaves nothing")
 def del_no_netns(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         result = bench.add(box)
         bench.host.remove(box.name)
         bench.delete(box, result, {"CNI_NETNS": ""})
@@ -218,7 +218,7 @@ def del_no_netns(bench: Bench) -> str:
 
 @check("del-netns-gone", _DEL, "succeeds when CNI_NETNS names a namespace that is gone, and leaves nothing")
 def del_netns_gone(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         result = bench.add(box)
         bench.host.remove(box.name)
         bench.delete(box, result)

@@ -189,16 +189,19 @@ class Bench:
             raise Failed(f"left behind: {', '.join(more[:4])}" + (f" and {len(more) - 4} more" if len(more) > 4 else ""))
 
     @contextmanager
-    def box(self, ifname: str = "eth0", name: str | None = None) -> Iterator[Box]:
-        """A new container, with whatever comes before in the chain; afterwards all of it is taken away."""
+    def box(self, watched: bool = False) -> Iterator[Box]:
+        """A new container, with whatever comes before in the chain; afterwards all of it is taken away.
+
+        ``watched``: the host is looked at now, so that `left` can tell what is new.
+        """
         self._boxes += 1
-        number = self._boxes
-        name = name or f"box{number}"
+        number, ifname = self._boxes, "eth0"
+        name = f"box{number}"
         bare = Box(name, self.host.add(name), number, ifname, None, frozenset())
         made = bare
         try:
             previous = self._prepared(bare)
-            made = Box(name, bare.netns, number, ifname, previous, self.host.look())
+            made = Box(name, bare.netns, number, ifname, previous, self.host.look() if watched else frozenset())
             yield made
         finally:
             self.call("DEL", made)

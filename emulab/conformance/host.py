@@ -100,10 +100,11 @@ class Host:
 
     def look(self) -> frozenset[str]:
         """Everything that a plugin can leave behind here: interfaces, addresses, routes, queueing, nftables' rules, files."""
-        links = {f"interface {one['ifname']}" for one in self._json("link", None)}
+        shown = self._json("addr", None)
+        links = {f"interface {one['ifname']}" for one in shown}
         addresses = {
             f"address {address['local']}/{address['prefixlen']} of {one['ifname']}"
-            for one in self._json("addr", None)
+            for one in shown
             for address in one["addr_info"]
             if address.get("scope") == "global"
         }

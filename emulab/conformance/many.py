@@ -21,7 +21,7 @@ def add_many(bench: Bench) -> str:
             fixed = "; the configuration says which address"
         else:
             fixed = ""
-        boxes = [release.enter_context(bench.box()) for _ in range(bench.adds)]
+        boxes = [release.enter_context(bench.box(watched=number == bench.adds)) for number in range(1, bench.adds + 1)]
         before = boxes[-1].before
         with ThreadPoolExecutor(bench.adds) as pool:
             results = list(pool.map(lambda box: _tried(bench, box), boxes))
@@ -68,7 +68,7 @@ def add_killed(bench: Bench) -> str:
         seconds = bench.log[-1].seconds
     killed = 0
     for eighth in range(1, _KILLS + 1):
-        with bench.box() as box:
+        with bench.box(watched=True) as box:
             outcome = bench.call("ADD", box, timeout=seconds * eighth / 8)
             killed += bool(outcome.problem)
             when = f"killed after {eighth}/8 of its time"
