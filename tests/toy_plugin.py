@@ -183,7 +183,7 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "strict": (("NotFoundError:\n        pass", 'NotFoundError:\n        fail(3, "unknown")'), {"del-twice", "del-unknown"}),
     "forgetful": (
         ("        os.unlink(lease(", "        open(lease("),
-        {"del-removes", "del-no-netns", "del-netns-gone"},
+        {"del-removes", "del-no-netns", "del-netns-gone", "gc"},
     ),
     "needs a namespace": ((_DEL, f'    if not netns:\n        fail(4, "CNI_NETNS is missing")\n{_DEL}'), {"del-no-netns"}),
     "needs it to be there": (
