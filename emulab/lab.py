@@ -23,6 +23,7 @@ from emulab.kernel.observe import observe
 from emulab.model import SWITCHES, Cluster, Endpoint
 from emulab.planning import Design
 from emulab.probe import neighbours
+from emulab.probe.taps import stamped
 from emulab.result import RunResult
 from emulab.serving.responder import Responder
 from emulab.state import Bridge, Device, FdbEntry, State, Up, Veth, Vxlan
@@ -46,6 +47,7 @@ class Lab:
         self._release = ExitStack()
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
+        self._release.enter_context(stamped())
         self.responder = Responder()
         self._release.callback(self.responder.close)
         self._round = int(time.time()) & 0x3FFF

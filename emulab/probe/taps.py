@@ -39,6 +39,17 @@ class Frame(NamedTuple):
     length: int
 
 
+def stamped() -> socket.socket:
+    """While it is open, the kernel notes the time of every frame.
+
+    It begins a while after it was asked to, by a workqueue (net_enable_timestamp, net/core/dev.c).  Frames of that while would
+    get the time at which they are read, and the order in which the taps are.
+    """
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return asking
+
+
 class Taps:
     """All taps of a probe run."""
 

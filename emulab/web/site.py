@@ -58,6 +58,7 @@ class Site:
         routes = [
             Route("/", self._page),
             Route("/state", self._state),
+            Route("/faults", self._faults),
             Route("/drawing", self._drawing),
             Route("/report", self._report),
             Route("/events", self._events),
@@ -106,11 +107,12 @@ class Site:
         self.events.tell(event)
 
     async def _state(self, _: Request) -> Response:
-        def look(lab: Asked) -> dict[str, Any]:
-            return {"lab": lab.ask("inspect"), **lab.ask("fault_list")}
+        found = await self._ask(lambda lab: lab.ask("inspect"))
+        return JSONResponse({"schema": "emulab/serve/1", "lab": found, **self.standing()})
 
-        found = await self._ask(look)
-        return JSONResponse({"schema": "emulab/serve/1", **found, **self.standing()})
+    async def _faults(self, _: Request) -> Response:
+        """By itself: in large labs it takes seconds to find all places."""
+        return JSONResponse(await self._ask(lambda lab: lab.ask("fault_list")))
 
     def standing(self) -> dict[str, Any]:
         """What is known of the lab: how many measurements, how far one is, whether the lab has changed since the last."""

@@ -34,6 +34,14 @@ def get(live: LiveLab, kind: str, name: str | None = None) -> Any:
 
 
 @operation
+def drawing(live: LiveLab) -> Any:
+    """The lab as a drawing, as it is designed by now."""
+    from emulab.drawing import draw
+
+    return draw(live.lab.design).show()
+
+
+@operation
 def names(live: LiveLab) -> Any:
     """What completion offers."""
     cluster = live.lab.cluster
