@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -46,6 +47,15 @@ def typed(terminal: Terminal, *words: str, code: int = 0) -> str:
     done = terminal.emulab(*words)
     assert done.code == code, (words, done)
     return done.out
+
+
+def seconds_of_add(netns: Path, conf: dict[str, Any]) -> float:
+    """Processor time that the plugin takes; the interface is there afterwards."""
+    called("DEL", netns, conf)
+    before = os.times()
+    assert called("ADD", netns, conf)[0] == 0
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def pods(terminal: Terminal) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def test_addresses_names_and_rates_are_those_that_were_asked_for(root: Terminal,
         code, result = called("ADD", two, {**conf, "cniVersion": "0.2.0"}, CNI_ARGS="IP=10.1.1.78", CNI_CONTAINERID="Odd_Name")
         assert (code, result["ip4"]["ip"]) == (0, "10.1.1.78/24")
         assert any(name.startswith("default/odd-name-") for name in pods(root))
-        assert called("ADD", three, conf)[0] == 0
+        assert min(seconds_of_add(three, conf) for _ in range(3)) < 0.15  # of processor time: the machine may be busy
         spared = [{"containerID": long, "ifname": "eth0"}]
         assert called("GC", "", {**conf, "name": "another", "cni.dev/valid-attachments": []}) == (0, {})
         assert called("GC", "", {**conf, "cni.dev/valid-attachments": spared}) == (0, {})
