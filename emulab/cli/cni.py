@@ -3,23 +3,56 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
 import click
 
 from emulab.cli import guarded
+from emulab.errors import InputError, MachineError
 
 
-@click.group("cni", short_help="The Container Network Interface: test a plugin.")
+@click.group("cni", short_help="The Container Network Interface: test a plugin, be one.")
 def command() -> None:
     """What the Container Network Interface is about.
 
     \b
     Examples:
       emulab cni conformance ./myplugin --conf 10-mynet.conflist
+      emulab cni install /opt/cni/bin
     """
+
+
+@command.command("install")
+@click.argument("folder", metavar="DIR", type=click.Path())
+def install(folder: str) -> int:
+    """Put a link to the plugin `emulab-cni` into DIR, by the name `emulab`: that is its type in configurations.
+
+    With it, container runtimes attach containers to a node of a running lab: {"type": "emulab", "lab": "flat-calico", "node":
+    "node-a"} in a network of theirs.
+
+    \b
+    Examples:
+      emulab cni install /opt/cni/bin
+    """
+    plugin, where = Path(sysconfig.get_path("scripts"), "emulab-cni"), Path(folder)
+    if not plugin.exists():
+        raise MachineError(f"{plugin}: there is no such file: emulab is not installed as a package")
+    if not where.is_dir():
+        raise InputError(f"{folder}: a folder expected")
+    link = where / "emulab"
+    if os.path.lexists(link) and not (link.is_symlink() and link.readlink().name == plugin.name):
+        raise InputError(f"{link}: there is something else already")
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(plugin)
+    except OSError as error:
+        raise InputError(f"{link}: {error.strerror}") from None
+    click.echo(f"{link} -> {plugin}")
+    return 0
 
 
 @command.command("conformance")
@@ -48,7 +81,7 @@ def conformance(binary: str, conf: str, folders: tuple[str, ...], names: tuple[s
     from emulab.cni import files
     from emulab.conformance import running
     from emulab.conformance.verdict import Report
-    from emulab.errors import InputError
+    from emulab.control import places
     from emulab.kernel import sandbox
     from emulab.report import conformance as shown
     from emulab.report import junit as xml
@@ -60,10 +93,11 @@ def conformance(binary: str, conf: str, folders: tuple[str, ...], names: tuple[s
         if not Path(folder).is_dir():
             raise InputError(f"--path {folder}: a folder expected")
     where = running.folders(plugin, [Path(folder).absolute() for folder in folders])
+    labs = [folder for folder in (places.home(),) if folder.is_dir()]  # `emulab-cni` is a plugin, too
     with tempfile.TemporaryFile("w+") as written:
 
         def inside() -> int:
-            json.dump(running.run(wanted, conf, where, checks).show(), written)
+            json.dump(running.run(wanted, conf, where, checks, kept=labs).show(), written)
             written.flush()
             return 0
 
