@@ -9,7 +9,7 @@ readonly STAMP=$VENV/installed # written last, so an environment without it is h
 readonly LOG=$HOME_DIR/bootstrap.log
 readonly COMMAND=/usr/local/bin/emulab # a folder that is in sudo's secure_path
 readonly PACKAGES=(python3 python3-venv mininet iproute2 nftables iputils-ping ethtool libpcap0.8)
-readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq chromium iperf3)
+readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq chromium iperf3 containernetworking-plugins iptables)
 readonly USAGE='Usage: ./bootstrap.sh                        install emulab and what it needs
        ./bootstrap.sh run [ARGS...]          install, then: emulab run ARGS...
        ./bootstrap.sh test [PYTEST ARGS...]  install with the test requirements, then run the test suite

@@ -1,0 +1,82 @@
+"""`emulab cni`: the Container Network Interface."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from emulab.cli import guarded
+
+
+@click.group("cni", short_help="The Container Network Interface: test a plugin.")
+def command() -> None:
+    """What the Container Network Interface is about.
+
+    \b
+    Examples:
+      emulab cni conformance ./myplugin --conf 10-mynet.conflist
+    """
+
+
+@command.command("conformance")
+@click.argument("binary", metavar="BIN", type=click.Path())
+@click.option("--conf", required=True, metavar="FILE", help="A network that names the plugin: .conflist, .conf or .json.")
+@click.option("--path", "folders", multiple=True, metavar="DIR", help="Other plugins are here (CNI_PATH), too; repeatable.")
+@click.option("--only", "names", multiple=True, metavar="CHECK", help="This check only; repeatable.")
+@click.option("--junit", metavar="FILE", type=click.Path(), help="Write JUnit XML.")
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def conformance(binary: str, conf: str, folders: tuple[str, ...], names: tuple[str, ...], junit: str | None, format_: str) -> int:
+    """Drive a plugin through the CNI specification, in a sandbox of its own, and tell where it leaves it.
+
+    BIN is the plugin's executable, FILE a network in which its name is a plugin's type: that of an interface plugin, of one
+    that comes later in a chain (those before it are run as well; a pair of interfaces stands for them where there are none),
+    or of one for address management (`ipam`).  Nothing of it all remains on this machine.
+
+    \b
+    Examples:
+      emulab cni conformance ./myplugin --conf 10-mynet.conflist
+      emulab cni conformance /usr/lib/cni/portmap --conf chain.conflist --junit report.xml
+      emulab cni conformance ./myplugin --conf mynet.conf --only del-twice --only del-no-netns
+      emulab cni conformance ./myplugin --conf mynet.conf --format json | jq .summary
+
+    Exit codes: 0 it conforms, 1 a check failed, 2 bad input, 3 this machine cannot.
+    """
+    from emulab.cni import files
+    from emulab.conformance import running
+    from emulab.conformance.verdict import Report
+    from emulab.errors import InputError
+    from emulab.kernel import sandbox
+    from emulab.report import conformance as shown
+    from emulab.report import junit as xml
+
+    plugin = Path(binary).absolute()
+    wanted = running.subject(plugin, files.load(Path(conf)))
+    checks = running.chosen(names)
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise InputError(f"--path {folder}: a folder expected")
+    where = running.folders(plugin, [Path(folder).absolute() for folder in folders])
+    with tempfile.TemporaryFile("w+") as written:
+
+        def inside() -> int:
+            json.dump(running.run(wanted, conf, where, checks).show(), written)
+            written.flush()
+            return 0
+
+        code = sandbox.run(lambda: guarded(inside))
+        if code:
+            return code
+        written.seek(0)
+        report = Report.read(json.load(written))
+    if junit is not None:
+        try:
+            with open(junit, "w", encoding="utf-8") as file:
+                xml.write(shown.suites(report), file)
+        except OSError as error:
+            raise InputError(f"--junit {junit}: {error.strerror}") from None
+    (shown.write_json if format_ == "json" else shown.write_text)(report, sys.stdout)
+    return 0 if report.ok else 1
