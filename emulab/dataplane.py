@@ -31,6 +31,17 @@ EVERYWHERE = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/
 
 
 @dataclass(frozen=True)
+class File:
+    """An option whose value is a file: what a user types is its path, what a plugin sees is its text."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
 class Tunnel:
     """One encapsulated hop across the underlay: outer addresses, destination port and network identifier."""
 
@@ -62,7 +73,8 @@ class DataPlane(ABC):
 
     def options(self) -> dict[str, object]:
         """The options with their values, as a report shows them."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value.path if isinstance(value, File) else value for name, value in values.items()}
 
     def check(self, topology: Topology) -> None:  # noqa: B027 (a hook, not a stub: most plugins accept everything)
         """Refuse, by `InputError`, an option or topology that this data plane cannot serve."""

@@ -33,7 +33,11 @@ def tables(namespaces: Namespaces, desired: State) -> dict[str, list[NftTable]]:
     planned = {
         (name, thing.family, thing.name): thing for name in found for thing in desired[name] if isinstance(thing, NftTable)
     }
-    compared = [table for (name, *key), table in planned.items() if tuple(key) in found[name] and table not in _listed]
+    compared = [
+        table
+        for (name, *key), table in planned.items()
+        if tuple(key) in found[name] and table not in _listed and not isinstance(table, Listing)
+    ]
     for some in _batches(compared):
         _listed.update(_as_planned(some))
     return {
@@ -45,6 +49,10 @@ def tables(namespaces: Namespaces, desired: State) -> dict[str, list[NftTable]]:
 def _table(family: str, name: str, text: str, planned: NftTable | None) -> NftTable:
     if planned is None:
         return Listing(family, name, statements(family, name, text))
+    if isinstance(planned, Listing):  # somebody else's, as it was found
+        now = statements(family, name, text)
+        same = sorted(now, key=_thing) == sorted(planned.rules, key=_thing)
+        return planned if same else Listing(family, name, now, planned.rules)
     wanted = _listed[planned]
     if text == wanted:
         return planned

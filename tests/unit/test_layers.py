@@ -86,7 +86,7 @@ def wrong(path: Path) -> set[str]:
     ours = {name.split(".")[1] for name in names if name.startswith("emulab.")} - {"__version__"}
     others = {name.split(".")[0] for name in names}
     if not path.is_relative_to(ROOT / "emulab"):
-        allowed = {"model", "state", "dataplane", "errors", "ipam", "objects", "selector", "policy"}
+        allowed = {"model", "state", "dataplane", "errors", "ipam", "objects", "selector", "policy", "cni"}
         return (ours - allowed) | (others & EFFECTS)
     here = room(path)
     found = {name for name in ours if here not in ("__init__", "__main__") and LEVEL[name] > LEVEL[here]}
