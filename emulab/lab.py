@@ -16,7 +16,7 @@ from emulab import kubeproxy, mending
 from emulab.cni.result import Result
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
-from emulab.drift import Deviation, Found, compare
+from emulab.drift import RTPROT_KERNEL, Deviation, Found, compare
 from emulab.errors import EmulabError, MachineError, OverloadError
 from emulab.kernel import applier, conntrack, encode, nftables
 from emulab.kernel.attaching import Attaching
@@ -27,7 +27,7 @@ from emulab.planning import Design, attached, corrected
 from emulab.probe import neighbours
 from emulab.result import RunResult
 from emulab.serving.responder import Responder
-from emulab.state import Bridge, Cni, CniAttachment, Device, FdbEntry, KernelObject, State, Up, Veth, Vxlan
+from emulab.state import Bridge, Cni, CniAttachment, Device, FdbEntry, KernelObject, Route, State, Up, Veth, Vxlan
 from emulab.verification import Probing, Verification, tunnel_ports
 
 _ATTEMPTS = 3  # measurements on a machine that is too busy
@@ -152,10 +152,14 @@ class Lab:
             self.namespaces[name].look()
         plain = {name: tuple(t for t in objects if not isinstance(t, Cni)) for name, objects in after.desired.items()}
         adopted: dict[str, list[KernelObject]] = {}
-        for one in compare(plain, observe(self.namespaces, plain)):
+        observed = observe(self.namespaces, plain)
+        for one in compare(plain, observed):
             if one.planned is None and one.found is not None and (one.namespace, one.found) not in extra:
                 adopted.setdefault(one.namespace, []).append(cast(KernelObject, one.found))
-        self.design = replace(after, adopted={name: tuple(things) for name, things in adopted.items()})
+        after = replace(after, adopted={name: tuple(things) for name, things in adopted.items()})
+        missing = ((one.namespace, one.planned) for one in compare(after.real, observed) if not one.found)
+        lacking = {(name, thing) for name, thing in missing if isinstance(thing, Route) and thing.protocol == RTPROT_KERNEL}
+        self.design = replace(after, lacking=frozenset(lacking))
 
     def _extra(self) -> frozenset[tuple[str, Found]]:
         """What is there and should not be: no plugin has made it."""
@@ -200,7 +204,8 @@ class Lab:
 
     def drift(self) -> list[Deviation]:
         """What of the lab is not as planned: altered by hand, or broken on purpose."""
-        return compare(self.design.real, observe(self.namespaces, self.design.real))
+        found = compare(self.design.real, observe(self.namespaces, self.design.real))
+        return [one for one in found if (one.namespace, one.planned) not in self.design.lacking]
 
     def repair(self, names: Collection[str] | None = None) -> list[Deviation]:
         """Put back what is not as planned, everywhere or in the namespaces ``names``; returns what it was."""

@@ -19,7 +19,7 @@ from emulab.errors import EmulabError, InputError, PluginError
 from emulab.ipam.contract import Ipam
 from emulab.ipam.host_local import HostLocal
 from emulab.model import Cluster, Endpoint, IPAddress, Pod, Topology
-from emulab.state import Bridge, Cni, Device, State, Veth, merge
+from emulab.state import Bridge, Cni, Device, KernelObject, State, Veth, merge
 
 T = TypeVar("T")
 _NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
@@ -37,6 +37,7 @@ class Design:
     cluster: Cluster
     plan: State
     adopted: State = field(default_factory=dict)  # what CNI plugins have made of it, as it was found afterwards
+    lacking: frozenset[tuple[str, KernelObject]] = frozenset()  # and what they have taken away of what comes by itself
 
     @property
     def topology(self) -> Topology:

@@ -4,7 +4,8 @@ A pod is born as on a real node: its network namespace is made, then the runtime
 /etc/cni/net.d in order, each an executable that reads JSON on stdin and prints a result, and the pod has what they made in
 it.  The default is the reference `bridge` with `host-local`: a packet goes to the gateway on the node's bridge cni0, by
 a route to the other node (``between=host-gw``) or in a VXLAN tunnel like Flannel's (``between=vxlan``), and over that
-node's bridge to the pod: two routers, TTL 62.  With ``between=none`` nodes have no way to each other's pods but what the plugins make.
+node's bridge to the pod: two routers, TTL 62.  With ``between=none`` there is no way to another node's pods but what the
+plugins make.
 
 What a configuration says is every node's.  In its strings, ``{{ subnet4 }}`` and the like stand for what differs from
 node to node, as it does in the files that real daemons write; `VALUES` names them all.  Sources: SPEC 1.1.0 of
