@@ -25,6 +25,7 @@ from emulab.kernel.observe import observe
 from emulab.model import SWITCHES, Cluster, Endpoint, IPAddress
 from emulab.planning import Design, attached, corrected
 from emulab.probe import neighbours
+from emulab.probe.taps import stamped
 from emulab.result import RunResult
 from emulab.serving.responder import Responder
 from emulab.state import Bridge, Cni, CniAttachment, Device, FdbEntry, KernelObject, Route, State, Up, Veth, Vxlan
@@ -48,6 +49,7 @@ class Lab:
         self._release = ExitStack()
         self.namespaces = Namespaces()
         self._release.callback(self.namespaces.close)
+        self._release.enter_context(stamped())
         self.responder = Responder()
         self._release.callback(self.responder.close)
         self.attaching = Attaching(self.namespaces)

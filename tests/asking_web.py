@@ -41,6 +41,7 @@ class FakeLab:
         self.over = threading.Event()
         self.results: dict[str, Any] = {
             "inspect": {"name": "fake", "nodes": [], "pods": [], "links": []},
+            "names": {"pods": ["a1", "c1"], "nodes": []},
             "fault_list": {"faults": [], "injected": []},
             "fault_inject": {"name": "missing-route"},
             "fault_clear": {"cleared": []},

@@ -127,7 +127,7 @@ def _measure(topology: Topology, planes: list[Plane], quick: bool, quiet: bool, 
     from emulab.cli.progress import Progress
     from emulab.comparing import compare
 
-    with Progress("comparing", "steps") as progress:
+    with Progress("comparing", "steps", forking=True) as progress:
         found = compare(topology, planes, quick, progress.update)
     if format_ == "json":
         from emulab.report import comparison_json

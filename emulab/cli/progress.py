@@ -9,10 +9,13 @@ from contextlib import ExitStack
 
 
 class Progress:
-    """A bar on stderr once a second has passed; nothing when stderr is no terminal."""
+    """A bar on stderr once a second has passed; nothing when stderr is no terminal.
 
-    def __init__(self, doing: str = "probing", units: str = "flows") -> None:
-        self._doing, self._units = doing, units
+    ``forking``: the process forks meanwhile, so that no thread of ours may draw.
+    """
+
+    def __init__(self, doing: str = "probing", units: str = "flows", forking: bool = False) -> None:
+        self._doing, self._units, self._forking = doing, units, forking
         self._start = time.monotonic()
         self._shown = sys.stderr.isatty() and not os.environ.get("CI")
         self._release = ExitStack()
@@ -36,8 +39,10 @@ class Progress:
 
         if self._bar is None:
             columns = (TextColumn(self._doing), BarColumn(), MofNCompleteColumn(), TextColumn(self._units))
-            bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
+            bar = Progress(
+                *columns, console=Console(stderr=True), transient=True, refresh_per_second=5, auto_refresh=not self._forking
+            )
             self._bar = self._release.enter_context(bar)
             bar.add_task("probe", total=total)
         assert isinstance(self._bar, Progress)
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, refresh=self._forking)

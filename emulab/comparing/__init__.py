@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import platform
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from emulab.planning import Design
 
 _BUILDS = 3  # of which the median is told
 _BROKEN = 70  # EX_SOFTWARE of sysexits.h
+_PATIENCE = 1.0  # seconds for the last steps to be told
 _INTERRUPTED = 128  # exit codes above are signals
 
 Step = Callable[[], None]
@@ -125,15 +127,19 @@ def _in_a_sandbox(work: Callable[[Step], Any], step: Step) -> Any:
             pickle.dump(result, file)
         return 0
 
+    over = threading.Event()
+
     def listen() -> None:
         os.close(write)
         with open(read, "rb", buffering=0) as steps:
             while told := steps.read(64):
                 for _ in told:
                     step()
+        over.set()
 
     try:
         status = sandbox.run(inside, door=listen)
+        over.wait(_PATIENCE)  # whoever forks next should have one thread
         if status > _INTERRUPTED:
             raise SystemExit(status)
         os.lseek(answer, 0, os.SEEK_SET)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
+from functools import cache
 from typing import NamedTuple
 
 from emulab.packet import Outer
@@ -97,6 +98,7 @@ def dissect(frame: bytes, tunnel_ports: Collection[int], offset: int = 14, outer
     )
 
 
+@cache
 def flag_names(flags: int) -> str:
     """TCP flags as words: "SYN ACK"."""
     return " ".join(name for bit, name in _FLAGS if flags & bit)

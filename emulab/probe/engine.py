@@ -70,6 +70,7 @@ class Engine:
         self._keys: dict[tuple[object, ...], tuple[int, str]] = {}
         self._initial: dict[int, int] = {}  # TCP: the client's initial sequence number -> flow
         self._headers: dict[tuple[object, ...], Headers] = {}
+        self._macs: dict[bytes, tuple[str, str]] = {}
         self._hosts = {
             name: Host(
                 namespaces[name],
@@ -240,7 +241,9 @@ class Engine:
                 flag_names(packet.flags),
             )
         ethernet = frame.data[packet.offset - 14 : packet.offset - 2]
-        macs = (ethernet[6:].hex(":"), ethernet[:6].hex(":"))
+        macs = self._macs.get(ethernet)
+        if macs is None:
+            macs = self._macs[ethernet] = (ethernet[6:].hex(":"), ethernet[:6].hex(":"))
         direction = "out" if frame.outbound else "in"
         outcome.seen.append(Observation(frame.time / 1e9, frame.place, direction, leg, headers, packet.outer, macs))
 

@@ -24,7 +24,9 @@ PACKET_OUTGOING = 4
 _BATCH, _SNAP, _CONTROL = 128, 2048, 64
 _BUFFER = 32 << 20
 _timespec = struct.Struct("=qq")
-_link_address = struct.Struct("=HHiHBB8s")
+_link_address = struct.Struct("=4xi2xB")  # of sockaddr_ll: the interface's index, and what kind of packet it is
+_length = struct.Struct("=I")
+_MESSAGE, _LENGTH = ctypes.sizeof(syscalls.mmsghdr), syscalls.mmsghdr.length.offset
 
 
 class Frame(NamedTuple):
@@ -35,6 +37,17 @@ class Frame(NamedTuple):
     outbound: bool
     data: bytes
     length: int
+
+
+def stamped() -> socket.socket:
+    """While it is open, the kernel notes the time of every frame.
+
+    It begins a while after it was asked to, by a workqueue (net_enable_timestamp, net/core/dev.c).  Frames of that while would
+    get the time at which they are read, and the order in which the taps are.
+    """
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return asking
 
 
 class Taps:
@@ -107,27 +120,21 @@ class _Ring:
             header.iovlen = 1
             header.name = ctypes.addressof(self._names) + index * 20
             header.control = ctypes.addressof(self._control) + index * _CONTROL
-        self._reset(_BATCH)
-
-    def _reset(self, count: int) -> None:
-        for index in range(count):
-            header = self._messages[index].header
             header.namelen = 20
             header.controllen = _CONTROL
+        self._fresh = bytes(self._messages)  # the kernel writes how much of name and control it has used
 
     def receive(self, fd: int) -> int:
+        ctypes.memmove(self._messages, self._fresh, len(self._fresh))
         return syscalls.recvmmsg(fd, self._messages, _BATCH, syscalls.MSG_TRUNC)
 
     def frame(self, index: int, places: dict[int, Place], namespace: str) -> Frame | None:
-        message = self._messages[index]
-        length = message.length
-        _, _, interface, _, kind, _, _ = _link_address.unpack_from(self._names, index * 20)
+        (length,) = _length.unpack_from(self._messages, index * _MESSAGE + _LENGTH)
+        interface, kind = _link_address.unpack_from(self._names, index * 20)
         seconds, nanoseconds = _timespec.unpack_from(self._control, index * _CONTROL + 16)
-        message.header.namelen = 20
-        message.header.controllen = _CONTROL
         place = places.get(interface)
         if place is None:
             places[interface] = place = Place(namespace, f"if{interface}")
         start = index * _SNAP
-        data = bytes(self._view[start : start + min(length, _SNAP)])
+        data = bytes(self._view[start : start + (length if length < _SNAP else _SNAP)])
         return Frame(seconds * 1_000_000_000 + nanoseconds, place, kind == PACKET_OUTGOING, data, length)

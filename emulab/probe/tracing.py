@@ -13,6 +13,7 @@ from emulab.oracle import Oracle
 from emulab.packet import Kind, Observation, Place, Verdict
 from emulab.probe import deciders, lost, paths, why
 from emulab.probe.engine import Engine, Outcome
+from emulab.probe.flows import PORT
 from emulab.probe.scene import Scene
 from emulab.probe.taps import Frame
 from emulab.probe.unlimited import unlimited_errors
@@ -31,6 +32,7 @@ def trace(
     port: int | None = None,
     size: int | None = None,
     timeout: float = 1.0,
+    answering: bool = False,
     on_frame: Callable[[Frame], None] | None = None,
     on_scene: Callable[[Scene, nftrace.Watch], None] | None = None,
 ) -> Trace:
@@ -38,8 +40,8 @@ def trace(
 
     Without a ``protocol`` it is an ICMP echo, to a Service that of its port (the first, or the one of that number).
     ``size`` is that of the whole IP packet in bytes, as MTUs count; ``timeout`` in seconds is how long a lost one is waited
-    for.  ``on_frame`` gets every frame that the taps see, ARP and all; ``on_scene`` all that is known in the end.  Raises
-    `InputError` for what cannot be sent.
+    for.  ``answering``: something listens at ``port`` of pods, whatever they declare.  ``on_frame`` gets every frame that the
+    taps see, ARP and all; ``on_scene`` all that is known in the end.  Raises `InputError` for what cannot be sent.
     """
     wanted = Wanted(lab, source, destination, protocol, port, size)
     family = wanted.family(family)
@@ -68,6 +70,7 @@ def trace(
             on_frame=keep,
             complete=False,
             serving=wanted.serving(),
+            port=port if answering and port and not wanted.service else PORT,
         )
         release.callback(engine.close)
         flow = wanted.flow(family, round_, lambda to: engine.host(source).source_for(to))

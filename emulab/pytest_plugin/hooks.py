@@ -11,7 +11,8 @@ import pytest
 from emulab.pytest_plugin import vocabulary
 
 if TYPE_CHECKING:
-    from emulab.pytest_plugin.lab import Lab, Pod
+    from emulab.pytest_plugin.lab import Lab
+    from emulab.pytest_plugin.members import Pod
     from emulab.pytest_plugin.packets import Capture
     from emulab.pytest_plugin.starting import Up
     from emulab.pytest_plugin.wanted import Wanted

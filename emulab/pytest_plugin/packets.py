@@ -35,7 +35,7 @@ class Capture:
         assert running.stderr is not None
         told = running.stderr.readline()
         if not told.startswith("capturing"):
-            from emulab.pytest_plugin.lab import LabError
+            from emulab.pytest_plugin.members import LabError
 
             running.communicate()
             raise LabError(told.strip().removeprefix("error: "))

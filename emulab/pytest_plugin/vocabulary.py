@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from emulab.expectation import Expectation
-    from emulab.pytest_plugin.lab import Selected
+    from emulab.pytest_plugin.members import Selected
 
 _open: list[Subject] = []  # those of which nothing is said yet
 _Said = TypeVar("_Said", bound="_Sentence")
@@ -39,7 +39,7 @@ def flow(tcp: int | None, udp: int | None) -> dict[str, Any]:
     """The protocol and port that are meant; ICMP if none is.  Raises `LabError` for two at once."""
     __tracebackhide__ = True
     if tcp is not None and udp is not None:
-        from emulab.pytest_plugin.lab import LabError
+        from emulab.pytest_plugin.members import LabError
 
         raise LabError(f"tcp={tcp}, udp={udp}: one of them expected")
     by, port = ("tcp", tcp) if tcp is not None else ("udp", udp) if udp is not None else ("icmp", None)
@@ -197,7 +197,7 @@ class Unreached(_Sentence):
 
 
 def _mistaken(told: str) -> Exception:
-    from emulab.pytest_plugin.lab import LabError
+    from emulab.pytest_plugin.members import LabError
 
     return LabError(told)
 

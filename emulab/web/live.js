@@ -15,7 +15,8 @@
   const KEPT = 300; // lines of the log
   const served = window.served;
   let state = null;
-  let rendering = false;
+  let library = { faults: [], injected: [] };
+  let [looking, outdated, rendering] = [false, false, false];
 
   const control = (name, attributes, ...children) => el(name, { 'data-asks': true, ...attributes }, ...children);
   const labelled = (label, field) => el('div', { class: 'field' }, el('label', { for: field.id }, label), field);
@@ -35,7 +36,7 @@
     place: select({ id: 'fault-place' }),
     summary: el('p', { class: 'hint', id: 'fault-summary' }),
     injected: el('ul', { class: 'injected', 'aria-label': 'Injected faults' }),
-    clear: control('button', { type: 'button', onclick: () => ask('faults/clear') }, 'Clear faults'),
+    clear: control('button', { type: 'button', hidden: true, onclick: () => ask('faults/clear') }, 'Clear faults'),
     switches: el('tbody'),
     log: el('ol', { class: 'log' }),
   };
@@ -103,8 +104,15 @@
     if (options.some(([name]) => name === value)) field.value = value;
   }
 
+  function showFaults() {
+    offer(parts.fault, library.faults.filter((one) => one.places.length).map((one) => [one.name, one.name]));
+    showPlaces();
+    parts.injected.replaceChildren(...library.injected.map((one) => el('li', {}, one.blind ? 'one that is to be found out' : `${one.name} at ${short(one.at)}`)));
+    parts.clear.hidden = !library.injected.length;
+  }
+
   function showPlaces() {
-    const chosen = state.faults.find((one) => one.name === parts.fault.value);
+    const chosen = library.faults.find((one) => one.name === parts.fault.value);
     offer(parts.place, (chosen?.places || []).map((place) => [place, short(place)]));
     parts.summary.textContent = chosen ? `${chosen.summary[0].toUpperCase()}${chosen.summary.slice(1)}.  What one sees: ${chosen.symptom}.` : 'Nothing can break here in a known way.';
   }
@@ -135,10 +143,6 @@
     offer(parts.to, [...pods, ...others]);
     if (!parts.to.dataset.chosen && pods.length > 1) parts.to.value = pods[pods.length - 1][0];
     parts.to.dataset.chosen = 'true';
-    offer(parts.fault, state.faults.filter((one) => one.places.length).map((one) => [one.name, one.name]));
-    showPlaces();
-    parts.injected.replaceChildren(...state.injected.map((one) => el('li', {}, one.blind ? 'one that is to be found out' : `${one.name} at ${short(one.at)}`)));
-    parts.clear.hidden = !state.injected.length;
     const families = new Set(lab.pods.flatMap((pod) => pod.addresses.map((address) => (address.includes(':') ? '6' : '4'))));
     for (const option of parts.family.options) option.disabled = families.size > 0 && !families.has(option.value);
     if (parts.family.selectedOptions[0]?.disabled) parts.family.value = [...families][0];
@@ -172,6 +176,25 @@
     state = { ...(await found.json()), over: state?.over };
     show();
     window.emulab.draw(await drawing.text());
+    await lookAtFaults();
+  }
+
+  // One question at a time; what happens meanwhile is another.
+  async function lookAtFaults() {
+    outdated = true;
+    if (looking) return;
+    looking = true;
+    try {
+      while (outdated) {
+        outdated = false;
+        const found = await fetch('faults');
+        if (!found.ok) return;
+        library = await found.json();
+        showFaults();
+      }
+    } finally {
+      looking = false;
+    }
   }
 
   async function report() {
@@ -241,7 +264,7 @@
     if (event.event === 'lab gone') end(`The lab '${event.lab}' is gone.  What is shown is what was measured last.`);
     else if (event.event === 'measured' || event.event === 'missed') report().then(look).catch(() => {});
     else if (event.event === 'measurement failed') { wrong(`The measurement failed: ${event.error}`); lookSoon(); }
-    else if (event.event !== 'lab down') lookSoon();
+    else if (!['lab down', 'verdict changed'].includes(event.event)) lookSoon();
   };
 
   window.emulab.onPair = ({ from, to }) => {

@@ -28,6 +28,7 @@ from emulab.web.events import STREAMS, Events
 LONGEST = 16 << 10  # bytes of a request's body
 _PATIENCE = 10.0  # seconds for it
 _TRACING = 1.0  # seconds of a measurement for traces: any other is a click away
+_MANY = 40  # pods, from which on a measurement looks at the ends only, and at UDP
 _AGAIN = 5.0  # seconds, after which a first measurement that failed is tried again
 _EVERY = 0.1  # seconds between two events of progress
 _IDLE = ("alive", "watching")
@@ -57,6 +58,7 @@ class Site:
         routes = [
             Route("/", self._page),
             Route("/state", self._state),
+            Route("/faults", self._faults),
             Route("/drawing", self._drawing),
             Route("/report", self._report),
             Route("/events", self._events),
@@ -105,11 +107,12 @@ class Site:
         self.events.tell(event)
 
     async def _state(self, _: Request) -> Response:
-        def look(lab: Asked) -> dict[str, Any]:
-            return {"lab": lab.ask("inspect"), **lab.ask("fault_list")}
+        found = await self._ask(lambda lab: lab.ask("inspect"))
+        return JSONResponse({"schema": "emulab/serve/1", "lab": found, **self.standing()})
 
-        found = await self._ask(look)
-        return JSONResponse({"schema": "emulab/serve/1", **found, **self.standing()})
+    async def _faults(self, _: Request) -> Response:
+        """By itself: in large labs it takes seconds to find all places."""
+        return JSONResponse(await self._ask(lambda lab: lab.ask("fault_list")))
 
     def standing(self) -> dict[str, Any]:
         """What is known of the lab: how many measurements, how far one is, whether the lab has changed since the last."""
@@ -180,7 +183,7 @@ class Site:
         self._measuring, changes = {"done": 0, "total": 0}, self._changes
         self.events.tell({"event": "measuring", **self._measuring})
         try:
-            document = await self._ask.apart(lambda lab: lab.ask("record", on_event, seconds=_TRACING))
+            document = await self._ask.apart(lambda lab: _measured(lab, on_event))
         except EmulabError as error:
             self._measuring, self._failure = None, str(error)
             self.events.tell({"time": time.time(), "event": "measurement failed", "error": str(error)})
@@ -209,6 +212,13 @@ class Site:
         do, names = CHANGES[path]
         arguments = _arguments(given, names)
         return JSONResponse(await self._ask(lambda lab: lab.ask(do, **arguments)))
+
+
+def _measured(lab: Asked, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """A whole measurement; of many pods one that takes seconds."""
+    quick = {"protocols": ["udp"], "taps": "ends"} if len(lab.ask("names")["pods"]) > _MANY else {}
+    found: dict[str, Any] = lab.ask("record", on_event, seconds=_TRACING, **quick)
+    return found
 
 
 def _source(name: str) -> str:

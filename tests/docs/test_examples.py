@@ -15,12 +15,19 @@ from shown import DOCUMENTS, MANIFESTS, ROOT, blocks, code_spans, commented, exa
 
 from emulab.cli import COMMANDS
 
-SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "README.md", "json.md")
+SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "report.md", "checks.md", "pytest.md")
+SESSIONS += ("README.md", "json.md")
 NOT_TYPED = {
     "emulab fault inject": "CHANGELOG.md's name for a feature",
+    **dict.fromkeys(("emulab report", "emulab check", "emulab check --json"), "names for features, in prose"),
     "emulab capture node-a | wireshark -k -i -": "it opens a window",
     "emulab run --plugin xyz": "typed by test_the_example_plugin, which makes one",
     "emulab plan --plugin xyz --only node-a": "typed by test_the_example_plugin, which makes one",
+}
+# Commands whose lines are not typed here, and where they are.
+ELSEWHERE = {
+    "compare": "several labs a line: its own tests",
+    "serve": "its page is looked at in tests/web",
 }
 FLEET = re.compile(r"\bfleet,\d+,\d+")  # typed with fewer nodes: what large ones do, tests/netns/test_planes.py sees
 ENDLESS = re.compile(r"^emulab (?=watch|capture (?!.*-c \d))")  # until interrupted
@@ -46,10 +53,13 @@ spec:
 ---
 {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}
 """
+CHECK = "topology: flat\nplugin: flannel\nexpect: a1 reaches c1 without NAT\n"
 FILES = {
     "shop.yaml": SHOP,
     "deny.yaml": DENY,
     "policies/deny.yaml": DENY,
+    "checks/shop.yaml": CHECK,
+    "policies.yaml": CHECK,
     "mine.yaml": "pod-cidrs: [10.1.0.0/16]\nnodes: {node-a: {pods: 1}, node-b: {pods: 1}}\n",
 }
 
@@ -65,6 +75,7 @@ ACTS = {
             *("policy", "fault", "diagnose", "drift", "repair"),
         ),
     ),
+    "files": ((), ("check", "report", "diagram")),
     "change": (("emulab up",), ("apply", "delete", "label", "pod", "node", "link", "partition", "heal")),
 }
 BEFORE = {  # what a line needs, or the first of a command's lines
@@ -76,6 +87,8 @@ BEFORE = {  # what a line needs, or the first of a command's lines
     "emulab delete netpol deny-all": ("emulab apply -f deny.yaml -f shop.yaml",),
     "emulab delete ns shop": ("emulab apply -f shop.yaml",),
     "emulab delete -f shop.yaml --ignore-not-found": ("emulab apply -f shop.yaml",),
+    "emulab report evidence/result.json": ("emulab run --artifacts evidence",),
+    "emulab diagram --lab flat-flannel -o now.svg": ("emulab up",),
     "emulab heal": ("emulab partition node-a",),
 }
 AFTER = {  # the last of a command's lines
@@ -121,7 +134,7 @@ def played(act: str) -> list[str]:
 
 
 def test_every_command_is_in_one_act() -> None:
-    assert sorted(name for _, names in ACTS.values() for name in names) == sorted(COMMANDS)
+    assert sorted(name for names in (*(names for _, names in ACTS.values()), ELSEWHERE) for name in names) == sorted(COMMANDS)
     lines = {line for name in COMMANDS for line in SHOWN[name]}
     assert {*NOT_TYPED, *BEFORE, *CODES} - lines == set(), "no longer shown"
 

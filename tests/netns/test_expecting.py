@@ -33,7 +33,7 @@ EVERYWHERE: list[dict[str, Any]] = [
 ]
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"from": "a1", "to": "c2", "reaches": False}, "delivery"),
-    ({"from": "a1", "to": "c2", "nat": True}, "NAT"),
+    ({"from": "a1", "to": "c2", "nat": True, **TCP}, "NAT"),
     ({"from": "a1", "to": "c2", "hops": 7}, "hops"),
     ({"from": "a1", "to": "c2", "seen_as": "10.1.1.2", "family": 4}, "seen as"),
     ({"from": "a1", "to": "c2", "mtu": 1300}, "MTU"),
@@ -60,6 +60,7 @@ def test_what_holds_and_what_does_not(plugin: tuple[str, ...], in_lab: Callable[
         assert not one["passed"] and one["failures"][0]["field"] == field, one
         assert one["story"]["schema"] == "emulab/trace/1" and one["text"]
         assert one["story"]["hops"] or one["story"]["reason_code"] == "mtu-exceeded"  # its own kernel refuses to send it
+        assert one["story"]["verdict"] == "delivered" or field == "MTU" or one["story"]["reason"] is None, one["text"]
         assert base64.b64decode(one["packets"])[:4] == bytes.fromhex("0a0d0d0a")
 
 

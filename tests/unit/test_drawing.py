@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from ipaddress import ip_interface, ip_network
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from designed import catalogued
+from pictured import mistakes, within
 
 from emulab import change, registry
 from emulab.drawing import Device, Drawing, Node, Overlay, Pod, draw
-from emulab.drawing.shapes import Box, clipped, width, wrapped
+from emulab.drawing.shapes import clipped, width, wrapped
 from emulab.errors import InputError
 from emulab.model import Link, Segment, Topology
 from emulab.model import Node as ClusterNode
@@ -120,41 +120,6 @@ def devices(state: State) -> list[str]:
                 found.append(f"{namespace}:{thing.name}")
             if isinstance(thing, Veth):
                 found.append(f"{thing.peer_namespace or namespace}:{thing.peer}")
-    return found
-
-
-def apart(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    return one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
-
-
-def within(inner: tuple[float, float, float, float], outer: tuple[float, float, float, float]) -> bool:
-    return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
-
-
-def bounds(box: Box) -> tuple[float, float, float, float]:
-    return box.x, box.y, box.right, box.bottom
-
-
-def mistakes(drawing: Drawing) -> list[str]:
-    """What is not as it should be in a layout: boxes that overlap, texts that leave theirs or meet another."""
-    layout = drawing.layout
-    sheet = (0.0, 0.0, layout.width, layout.height)
-    found = [f"{box} leaves the sheet" for box in layout.boxes if not within(bounds(box), sheet)]
-    found += [f"{line} leaves the sheet" for line in layout.lines for x, y in line.points if not within((x, y, x, y), sheet)]
-    for one, other in combinations(layout.boxes, 2):
-        a, b = bounds(one), bounds(other)
-        if not (apart(a, b) or within(a, b) or within(b, a)):
-            found.append(f"{one} overlaps {other}")
-    texts = [(text, box) for box in layout.boxes for text in box.texts]
-    for text, box in texts:
-        if not within(text.bounds, bounds(box)):
-            found.append(f"{text} leaves {box}")
-        for other in layout.boxes:
-            if other is not box and not apart(text.bounds, bounds(other)) and not within(bounds(box), bounds(other)):
-                found.append(f"{text} is covered by {other}")
-    for (one_text, _), (other_text, _) in combinations(texts, 2):
-        if not apart(one_text.bounds, other_text.bounds):
-            found.append(f"{one_text} meets {other_text}")
     return found
 
 

@@ -12,9 +12,9 @@ from emulab.errors import InputError
 from emulab.pytest_plugin import vocabulary
 from emulab.pytest_plugin.evidence import Evidence, words
 from emulab.pytest_plugin.held import name_of
-from emulab.pytest_plugin.lab import Selected
 from emulab.pytest_plugin.machine import in_ci
 from emulab.pytest_plugin.machine import words as lacking
+from emulab.pytest_plugin.members import Selected
 from emulab.pytest_plugin.wanted import Wanted, read
 
 

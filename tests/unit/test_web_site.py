@@ -21,7 +21,7 @@ from emulab.web.site import LONGEST
 def test_the_state_is_the_lab_at_a_glance() -> None:
     state = Visitor().look("state").json
     assert state["schema"] == "emulab/serve/1" and state["lab"]["name"] == "fake"
-    assert (state["faults"], state["injected"]) == ([], [])
+    assert Visitor().look("faults").json == {"faults": [], "injected": []}
     assert (state["measurements"], state["measuring"], state["changed"]) == (0, None, False)
 
 
@@ -136,6 +136,19 @@ def test_a_measurement_that_fails_is_told_and_another_may_begin() -> None:
     asyncio.run(story())
     assert told(visitor)[1]["error"] == "too busy"
     assert b"Lab fake: too busy" in visitor.look("").body
+
+
+@pytest.mark.parametrize(("pods", "how"), [(40, {}), (41, {"protocols": ["udp"], "taps": "ends"})])
+def test_many_pods_are_measured_at_their_ends(pods: int, how: dict[str, Any]) -> None:
+    visitor = Visitor()
+    visitor.lab.results["names"] = {"pods": ["p"] * pods}
+
+    async def story() -> None:
+        await visitor.site.start(lambda: None, lambda: None)
+        await until(lambda: visitor.site.document)
+
+    asyncio.run(story())
+    assert visitor.lab.asked[-1] == ("record", {"seconds": 1.0, **how})
 
 
 def test_a_first_measurement_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,7 @@ def test_two_pods_are_clicked_and_a_packet_goes(terminal: Terminal, served: tupl
     expect(title).to_have_text(f"{names[1]} → {names[2]}")
     expect(page.locator("#walk .hops")).to_contain_text("flannel.1")
     expect(page.locator("#walk .outcome")).to_contain_text("delivered")
+    expect(page.locator("#walk .choices [aria-pressed=true]")).to_have_text("icmp/IPv4, just now")
 
     page.get_by_label("From", exact=True).focus()  # and the same by keyboard alone
     page.get_by_label("From", exact=True).select_option(f"default/{names[0]}")
@@ -121,7 +122,6 @@ def test_two_pods_are_clicked_and_a_packet_goes(terminal: Terminal, served: tupl
 def test_a_fault_is_seen_in_matrix_and_findings_and_goes_again(served: tuple[Running, str], open_tab: Tab) -> None:
     page, dark = opened(open_tab(), served[1]), opened(open_tab("dark"), served[1])
     expect(page.locator("#findings")).to_have_class(re.compile("none"))
-    accessible(page)
     page.get_by_label("Fault", exact=True).select_option("masquerade-pods")
     place = page.get_by_label("At", exact=True).input_value()
     page.get_by_role("button", name="Inject").click()
@@ -164,12 +164,15 @@ def test_links_and_nodes_are_switches(terminal: Terminal, served: tuple[Running,
 ATTACK = """
 async (target) => {
   const ask = async (path, options) => {
-    try { const got = await fetch(target + path, { credentials: 'include', ...options }); return [got.type, got.status, await got.text()]; }
-    catch (error) { return ['failed', 0, '']; }
+    try {
+      const got = await fetch(target + path, { credentials: 'include', ...options });
+      return [got.type, got.status, await got.text()];
+    } catch (error) { return ['failed', 0, '']; }
   };
   const body = JSON.stringify({ name: 'masquerade-pods' });
   const json = { 'Content-Type': 'application/json' };
-  const found = [await ask('state', {}), await ask('state', { mode: 'no-cors' }), await ask('faults/inject', { method: 'POST', body, headers: json }),
+  const found = [await ask('state', {}), await ask('state', { mode: 'no-cors' }),
+    await ask('faults/inject', { method: 'POST', body, headers: json }),
     await ask('faults/inject', { method: 'POST', mode: 'no-cors', body, headers: { 'Content-Type': 'text/plain' } })];
   found.push(await new Promise((done) => {
     const events = new EventSource(target + 'events', { withCredentials: true });

@@ -178,7 +178,7 @@ def _trace(lab: Lab, pair: tuple[str, str], family: int, shape: _Shape, timeout:
 
     frames: list[Any] = []
     options: dict[str, Any] = {"protocol": shape.protocol, "port": shape.port, "size": shape.size, "timeout": timeout}
-    return tracing.trace(lab, *pair, family=family, **options, on_frame=frames.append), frames
+    return tracing.trace(lab, *pair, family=family, **options, answering=True, on_frame=frames.append), frames
 
 
 def _outcome(lab: Lab, claim: _Claim, stories: bool) -> dict[str, Any]:

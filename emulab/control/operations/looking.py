@@ -9,7 +9,6 @@ from typing import Any
 from emulab import etc_files
 from emulab.control.enter import KINDS
 from emulab.control.live import Answer, Emit, LiveLab, descriptor, operation
-from emulab.drawing import draw
 from emulab.errors import InputError
 from emulab.etc_files import resolve
 from emulab.report import objects
@@ -37,6 +36,8 @@ def get(live: LiveLab, kind: str, name: str | None = None) -> Any:
 @operation
 def drawing(live: LiveLab) -> Any:
     """The lab as a drawing, as it is designed by now."""
+    from emulab.drawing import draw
+
     return draw(live.lab.design).show()
 
 
@@ -46,14 +47,6 @@ def names(live: LiveLab) -> Any:
     cluster = live.lab.cluster
     pods = [endpoint.key.removeprefix("default/") for endpoint in cluster.endpoints]
     return {"pods": pods, "nodes": [node.name for node in cluster.nodes]}
-
-
-@operation
-def drawing(live: LiveLab) -> Any:
-    """The cluster as it is designed by now, as `emulab.drawing.Drawing` reads it."""
-    from emulab.drawing import draw
-
-    return draw(live.lab.design).show()
 
 
 @operation

@@ -84,13 +84,13 @@ const cluster = {
     return { x, y };
   },
 
-  // Sideways only, and only the drawing: the page stays where it is.
+  // Only the drawing in its frame: the page stays where it is.
   scrollTo(element) {
     const frame = byId('drawing');
-    if (frame.scrollWidth <= frame.clientWidth) return;
     const box = element.getBoundingClientRect();
     const outer = frame.getBoundingClientRect();
-    frame.scrollLeft += box.left + box.width / 2 - outer.left - outer.width / 2;
+    if (frame.scrollWidth > frame.clientWidth) frame.scrollLeft += box.left + box.width / 2 - outer.left - outer.width / 2;
+    if (frame.scrollHeight > frame.clientHeight) frame.scrollTop += box.top + box.height / 2 - outer.top - outer.height / 2;
   },
 
   // Two pods clicked one after the other are a packet's ends.

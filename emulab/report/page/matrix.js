@@ -41,6 +41,7 @@ const matrix = {
     if (!facts.layers.length) return;
     this.layers = this.layersShown();
     this.worst = facts.worst(this.layers);
+    this.heated = null;
     const parts = [this.chooser(), this.legend()];
     if (this.large) {
       this.canvas = el('canvas', { role: 'img', 'aria-label': this.summary() });
@@ -176,11 +177,12 @@ const matrix = {
     this.gridBox.replaceChildren(el('div', { class: 'scroll' }, grid));
   },
 
-  // A pixel for each pair, or for some of them: then it shows the worst.
-  paint() {
-    const { facts, canvas } = this;
+  // A pixel for each pair, or for some of them: then it shows the worst.  ``bad`` are those that must not be overlooked.
+  heat() {
+    const { facts } = this;
     const size = facts.pods.length;
-    const room = Math.max(280, Math.min(640, (canvas.parentElement.clientWidth || 560)));
+    const width = body('pairs').clientWidth || 560;
+    const room = Math.max(280, Math.min(640, width > 800 ? width * 0.48 : width));
     const per = Math.max(1, Math.ceil(size / room));
     const cells = Math.ceil(size / per);
     const zoom = Math.max(1, Math.floor(room / cells));
@@ -188,6 +190,7 @@ const matrix = {
     const image = new Uint32Array(cells * cells);
     const { order } = facts;
     const worst = new Uint8Array(cells);
+    const bad = [];
     for (let row = 0; row < cells; row += 1) {
       worst.fill(WORST.length - 1);
       for (let from = row * per; from < Math.min(size, (row + 1) * per); from += 1) {
@@ -198,19 +201,40 @@ const matrix = {
           if (one < worst[cell]) worst[cell] = one;
         }
       }
-      for (let column = 0; column < cells; column += 1) image[row * cells + column] = colours[worst[column]];
+      for (let column = 0; column < cells; column += 1) {
+        image[row * cells + column] = colours[worst[column]];
+        if (worst[column] < WORST.indexOf('denied') && bad.length < 20000) bad.push([row, column, worst[column]]);
+      }
     }
     const small = document.createElement('canvas');
     small.width = cells;
     small.height = cells;
     small.getContext('2d').putImageData(new ImageData(new Uint8ClampedArray(image.buffer), cells, cells), 0, 0);
-    canvas.width = cells * zoom;
-    canvas.height = cells * zoom;
+    return { small, bad, zoom, scale: zoom / per };
+  },
+
+  paint() {
+    this.heated ||= this.heat();
+    const { small, bad, zoom, scale } = this.heated;
+    const { canvas } = this;
+    canvas.width = small.width * zoom;
+    canvas.height = small.height * zoom;
     const context = canvas.getContext('2d');
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
-    this.scale = zoom / per;
+    this.scale = scale;
+    this.stress(context, bad, zoom);
     this.lines(context);
+  },
+
+  // What is wrong is seen even when it is one pixel in a million.
+  stress(context, bad, zoom) {
+    if (zoom >= 4) return;
+    const colours = WORST.map((state) => colour(`--heat-${tone(state)}`));
+    for (const [row, column, state] of bad) {
+      context.fillStyle = colours[state];
+      context.fillRect(Math.min(column * zoom - 1, this.canvas.width - 4), Math.max(0, row * zoom - 1), 4, 4);
+    }
   },
 
   // Where a node ends, and the block that the table shows.
@@ -235,10 +259,22 @@ const matrix = {
     context.strokeRect(left, top, Math.max(4, width), Math.max(4, height));
   },
 
+  // The pair under the pointer; where several share the pixels around it, one that is wrong.
   under(event) {
     const box = this.canvas.getBoundingClientRect();
-    const index = (value, length) => Math.min(this.facts.order.length - 1, Math.max(0, Math.floor(((value / length) * this.canvas.width) / this.scale)));
-    return { from: index(event.clientY - box.top, box.height), to: index(event.clientX - box.left, box.width) };
+    const last = this.facts.order.length - 1;
+    const index = (value, length) => Math.min(last, Math.max(0, Math.floor(((value / length) * this.canvas.width) / this.scale)));
+    const at = { from: index(event.clientY - box.top, box.height), to: index(event.clientX - box.left, box.width) };
+    const reach = this.scale >= 4 ? 0 : Math.ceil(3 / this.scale);
+    let found = at;
+    let worst = WORST.indexOf('denied');
+    for (let from = Math.max(0, at.from - reach); from <= Math.min(last, at.from + reach); from += 1) {
+      for (let to = Math.max(0, at.to - reach); to <= Math.min(last, at.to + reach); to += 1) {
+        const state = this.worst[this.facts.order[from] * (last + 1) + this.facts.order[to]];
+        if (state < worst) [found, worst] = [{ from, to }, state];
+      }
+    }
+    return found;
   },
 
   hovered(event) {

@@ -38,7 +38,8 @@ const page = {
       if (way) walk.go(step);
       return;
     }
-    const finding = facts.data.findings.find((one) => one.flow && facts.between(one.flow.from, one.flow.to).length);
+    const { findings } = facts.data;
+    const finding = findings.find((one) => one.flow && facts.between(one.flow.from, one.flow.to).length) || findings.find((one) => one.flow);
     if (finding) {
       this.open(finding.flow.from, finding.flow.to, { way: facts.between(finding.flow.from, finding.flow.to).find((one) => same(one, finding)), at: finding });
       return;
@@ -106,7 +107,9 @@ const theme = {
   },
   shown() {
     byId('theme').textContent = this.dark() ? '☀ Light' : '☾ Dark';
-    if (matrix.large && matrix.canvas) matrix.paint();
+    if (!matrix.large || !matrix.canvas) return;
+    matrix.heated = null;
+    matrix.paint();
   },
 };
 
@@ -127,7 +130,7 @@ window.emulab = {
   },
   open: (from, to) => page.open(from, to, { jump: true }),
   walk(story) {
-    const way = { ...fromStory(story, page.facts), id: `${identity(story)} live` };
+    const way = { ...fromStory(story, page.facts), id: `${identity(story)} live`, live: true };
     const key = `${way.from} ${way.to}`;
     page.facts.ways.set(key, [way, ...page.facts.between(way.from, way.to).filter((one) => one.id !== way.id)]);
     page.open(way.from, way.to, { way });

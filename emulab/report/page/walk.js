@@ -63,7 +63,7 @@ const walk = {
     if (ways.length > 1) {
       parts.push(el('div', { class: 'choices', role: 'group', 'aria-label': 'Packets that can be walked' }, ways.map((way) => el('button', {
         type: 'button', 'aria-pressed': String(way === this.way), onclick: () => choose(way),
-      }, `${shape(way)}${way.dport && way.protocol !== 'icmp' ? ` ${way.dport}` : ''}${way.size ? `, ${way.size} bytes` : ''}`))));
+      }, `${shape(way)}${way.dport && way.protocol !== 'icmp' ? ` ${way.dport}` : ''}${way.size ? `, ${way.size} bytes` : ''}${way.live ? ', just now' : ''}`))));
     }
     if (!this.way) parts.push(this.nothing(from, to));
     else parts.push(this.head(), el('div', { class: 'steps' }, this.list(), el('div', { class: 'detail', id: 'detail' })));
