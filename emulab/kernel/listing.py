@@ -7,25 +7,15 @@ planned commands are carried out in a new namespace, too, and what is listed the
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 
 from emulab.drift import Listing
-from emulab.errors import MachineError
-from emulab.kernel import netlink as nl
 from emulab.kernel import nftables, syscalls
 from emulab.kernel.namespaces import Namespace, Namespaces, entered, returning
-from emulab.kernel.netlink import NetlinkSocket
 from emulab.nft_delta import transactions
 from emulab.state import NftTable, State
 
 _AT_ONCE = 1500  # commands in one namespace: the library reads back all that is there before each transaction
-_NETLINK_NETFILTER = 12
-_NFT_MSG_GETTABLE = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES in linux/netfilter/nfnetlink.h, the message in nf_tables.h
-_STATELESS = 1 << 2  # NFT_CTX_OUTPUT_STATELESS in nftables/libnftables.h
-_NFTA_TABLE_NAME = 1
-_IPTABLES = {"filter", "nat", "mangle", "raw", "security"}  # the tables of iptables-nft
 _HEAD = re.compile(r"^table (\S+) (\S+) \{.*\n", re.MULTILINE)  # it may end in a remark
 
 _listed: dict[NftTable, str] = {}
@@ -74,35 +64,10 @@ def _thing(command: str) -> list[str]:
 
 def _in_namespace(namespace: Namespace) -> dict[Key, str]:
     with entered(namespace.net):
-        names = _names()
-        if not names:
+        if not nftables.tables():
             return {}
-        if names & _IPTABLES:
-            return _by_nft()
         with _StatelessNftables() as nft:
             return nft.listings()
-
-
-def any_table() -> bool:
-    """Whether the namespace that the calling thread is in has any: in most there is none, and the library takes twenty times
-    as long to say so."""
-    return bool(_names())
-
-
-def _names() -> set[str]:
-    with closing(NetlinkSocket(_NETLINK_NETFILTER)) as netfilter:
-        found = [dict(nl.attributes(payload[4:])) for _, payload in netfilter.dump(_NFT_MSG_GETTABLE, bytes(4))]
-    return {bytes(one[_NFTA_TABLE_NAME]).rstrip(b"\0").decode() for one in found}
-
-
-def _by_nft() -> dict[Key, str]:
-    """By a process of its own: within one, libxtables forgets its extensions when the library is opened a second time, and
-    rules of iptables are listed without their targets."""
-    try:
-        done = subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise MachineError(f"nft cannot list the rules of iptables: {error}") from None
-    return _parted(done.stdout)
 
 
 def _parted(ruleset: str) -> dict[Key, str]:
@@ -150,7 +115,7 @@ class _StatelessNftables(nftables.Nftables):
 
     def __init__(self) -> None:
         super().__init__()
-        nftables._library().nft_ctx_output_set_flags(self._context, _STATELESS)
+        self._show(nftables.STATELESS)
 
     def __enter__(self) -> _StatelessNftables:
         return self
