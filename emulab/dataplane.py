@@ -11,16 +11,17 @@ they see a topology or a cluster and nothing else, least of all the machine.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, IPNetwork, Topology
+from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, IPNetwork, Pod, Topology
 from emulab.objects import Policy
 from emulab.state import Address, Bridge, BridgePort, KernelObject, RateLimit, Route, State, Sysctl, Up, Veth
 
@@ -39,6 +40,19 @@ class File:
 
     def __str__(self) -> str:
         return self.path
+
+
+class Folder(str):
+    """An option whose value is a folder: an absolute path, or "" where none was given."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The network configuration that a real data plane puts on a node, and what its plugins hand on to others: the
+    configuration by the plugin that does so."""
+
+    conflist: Mapping[str, Any]
+    delegates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,9 +109,24 @@ class DataPlane(ABC):
         """What of a policy this data plane does not enforce, in words for the user; "" when it enforces all of it."""
         return f"{self.name} enforces no {policy.kind}: nothing is blocked"
 
+    def installed(self, cluster: Cluster, node: str) -> Installed | None:
+        """By what CNI configuration the real one attaches pods; None when that is not known."""
+        return None
+
     def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
         """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""
         return destination.address(family), port
+
+
+def sandbox_id(pod: Pod) -> str:
+    """The container id of a pod: 64 hex digits as containerd's, and the same each time."""
+    return hashlib.sha256(pod.key.encode()).hexdigest()
+
+
+def cni_arguments(pod: Pod) -> dict[str, str]:
+    """CNI_ARGS as the container runtimes of the kubelet give them."""
+    names = {"K8S_POD_NAMESPACE": pod.namespace, "K8S_POD_NAME": pod.name}
+    return {"IgnoreUnknown": "1", **names, "K8S_POD_INFRA_CONTAINER_ID": sandbox_id(pod)}
 
 
 def build_cluster(topology: Topology, ipam: Ipam) -> Cluster:

@@ -14,7 +14,6 @@ containernetworking/cni; plugins 1.1.1 of containernetworking/plugins.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from emulab.cni import config
-from emulab.dataplane import EVERYWHERE, DataPlane, File, Tunnel, Wire, forwarding, interface, minimum_mtu, room_for
+from emulab.dataplane import (
+    EVERYWHERE,
+    DataPlane,
+    File,
+    Folder,
+    Tunnel,
+    Wire,
+    cni_arguments,
+    forwarding,
+    interface,
+    minimum_mtu,
+    room_for,
+    sandbox_id,
+)
 from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.ipam.host_local import HostLocal
@@ -95,7 +107,7 @@ class Cni(DataPlane):
 
     name: ClassVar[str] = "cni"
     conflist: File = File("bridge", _BRIDGED)  # noqa: RUF009 (frozen)
-    bin: str = ""
+    bin: Folder = Folder()  # noqa: RUF009 (immutable)
     between: str = "vxlan"
     vni: int = 1
     port: int = 8472
@@ -212,14 +224,7 @@ class Cni(DataPlane):
 
 
 def _attachment(network: str, pod: Pod, leases: Mapping[int, IPNetwork], capable: frozenset[str]) -> CniAttachment:
-    """As containerd does it for the kubelet: an id of 64 hex digits, and K8S_POD_* for plugins that ask who it is."""
-    container = hashlib.sha256(pod.key.encode()).hexdigest()
-    args = {
-        "IgnoreUnknown": "1",
-        "K8S_POD_NAMESPACE": pod.namespace,
-        "K8S_POD_NAME": pod.name,
-        "K8S_POD_INFRA_CONTAINER_ID": container,
-    }
+    """As containerd does it for the kubelet."""
     wanted: dict[str, Any] = {}
     if pod.addresses and "ips" in capable:
         wanted["ips"] = [f"{address}/{leases[address.version].prefixlen}" for address in pod.addresses]
@@ -228,7 +233,9 @@ def _attachment(network: str, pod: Pod, leases: Mapping[int, IPNetwork], capable
         wanted["bandwidth"] = {
             f"{way}{what}": value for way, rate in ways.items() for what, value in (("Rate", rate), ("Burst", _burst(rate)))
         }
-    return CniAttachment(network, pod.key, pod.netns, container, "eth0", tuple(args.items()), json.dumps(wanted))
+    return CniAttachment(
+        network, pod.key, pod.netns, sandbox_id(pod), "eth0", tuple(cni_arguments(pod).items()), json.dumps(wanted)
+    )
 
 
 def _burst(rate: int) -> int:

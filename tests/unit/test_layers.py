@@ -17,7 +17,7 @@ LAYERS = (
     ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
-    ("drawing", "result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
+    ("birth", "drawing", "result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
     ("expectation", "comparison"),
     ("fulfilment",),
     ("kernel",),
@@ -51,7 +51,7 @@ PURE += (
     "fulfilment",
 )
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose", "drawing")
-PURE += ("cni",)
+PURE += ("cni", "birth")
 ACTING = {"cni/cache.py", "cni/files.py", "cni/runner.py", "cni/runtime.py"}  # what acts in a room that is pure otherwise
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
