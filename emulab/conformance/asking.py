@@ -6,7 +6,7 @@ from emulab.cni import answer, documents, versions
 from emulab.cni.errors import CniError, Code, printable
 from emulab.conformance.bench import Bench, known
 from emulab.conformance.check import check
-from emulab.conformance.verdict import Failed, NotApplicable
+from emulab.conformance.verdict import Blocked, Failed, NotApplicable
 from emulab.errors import InputError
 
 _FUTURE = "99.0.0"
@@ -25,7 +25,7 @@ def version_table(bench: Bench) -> str:
 def version_echo(bench: Bench) -> str:
     spoken = known(bench.speaks)
     if not spoken:
-        raise NotApplicable("it has no table of versions, see version-table")
+        raise Blocked("version-table", "it has no table of versions")
     for version in spoken:
         outcome = bench.call("VERSION", stdin=f'{{"cniVersion": "{version}"}}'.encode())
         try:
@@ -53,7 +53,7 @@ def version_each(bench: Bench) -> str:
     # A chain, and so prevResult, is there from 0.3.0 on.
     spoken = [one for one in known(bench.speaks) if bench.kind != "chained" or versions.at_least(one, "0.3.0")]
     if not spoken:
-        raise NotApplicable("it has no table of versions, see version-table")
+        raise Blocked("version-table", "it has no table of versions")
     for version in spoken:
         with bench.box() as box:
             request = bench.request(box, version=version)

@@ -9,7 +9,8 @@ from emulab.cni.errors import CniError
 from emulab.cni.result import Result
 from emulab.conformance.bench import Bench, Box
 from emulab.conformance.check import CHAINED, INTERFACE, IPAM, Check, check
-from emulab.conformance.verdict import Failed, NotApplicable
+from emulab.conformance.verdict import Blocked, Failed, NotApplicable
+from emulab.errors import MachineError
 
 _ADD, _CHECK, _DEL = "2, ADD", "2, CHECK", "2, DEL"
 
@@ -104,7 +105,7 @@ def add_twice(bench: Bench) -> str:
 
 @check("add-no-netns", _ADD, "a network namespace that is not there is an error", (INTERFACE,))
 def add_no_netns(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         told = bench.refused(bench.call("ADD", box, env={"CNI_NETNS": "/run/netns/no-such"}), (), "a netns that is not there")
         bench.call("DEL", box, env={"CNI_NETNS": ""})
         bench.left(box)
@@ -113,7 +114,7 @@ def add_no_netns(bench: Bench) -> str:
 
 @check("second-interface", _DEL, "DEL of one of two interfaces of a container takes away that one only", (INTERFACE,))
 def second_interface(bench: Bench) -> str:
-    with bench.box("eth0") as box:
+    with bench.box() as box:
         bench.add(box)
         second = Box(box.name, box.netns, box.number, "eth1", box.previous, box.before)
         outcome = bench.call("ADD", second)
@@ -142,13 +143,16 @@ def _tampered(name: str, demand: str, tamper: Callable[[Bench, Box, Result], str
         with bench.box() as box:
             result = bench.add(box)
             if bench.check(box, result) is not None:
-                raise NotApplicable("CHECK fails right after ADD, see check-passes")
+                raise Blocked("check-passes", "CHECK fails right after ADD")
             line = tamper(bench, box, result)
-            bench.host.ip(line)
-            error = bench.check(box, result)
-            if error is None:
+            try:
+                bench.host.ip(line)
+            except MachineError as error:
+                raise Blocked("add-true", f"what the result names is not there: {error}") from None
+            told = bench.check(box, result)
+            if told is None:
                 raise Failed(f"CHECK succeeds after `ip {line}`")
-            return f"code {error.code} after `ip {line}`"
+            return f"code {told.code} after `ip {line}`"
 
     return work
 
@@ -178,7 +182,7 @@ check_link_down = _tampered(
 
 @check("del-removes", _DEL, "takes away what ADD made")
 def del_removes(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         bench.delete(box, bench.add(box))
         bench.left(box)
     return "nothing is left"
@@ -196,7 +200,7 @@ def del_twice(bench: Bench) -> str:
 
 @check("del-unknown", _DEL, "succeeds for a container that was never added")
 def del_unknown(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         bench.delete(box)
         bench.left(box)
     return "it does"
@@ -204,7 +208,7 @@ def del_unknown(bench: Bench) -> str:
 
 @check("del-no-netns", _DEL, "succeeds without CNI_NETNS when the namespace is gone, and leaves nothing")
 def del_no_netns(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         result = bench.add(box)
         bench.host.remove(box.name)
         bench.delete(box, result, {"CNI_NETNS": ""})
@@ -214,7 +218,7 @@ def del_no_netns(bench: Bench) -> str:
 
 @check("del-netns-gone", _DEL, "succeeds when CNI_NETNS names a namespace that is gone, and leaves nothing")
 def del_netns_gone(bench: Bench) -> str:
-    with bench.box() as box:
+    with bench.box(watched=True) as box:
         result = bench.add(box)
         bench.host.remove(box.name)
         bench.delete(box, result)

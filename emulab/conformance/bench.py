@@ -18,7 +18,7 @@ from emulab.cni.invocation import Invocation, Outcome
 from emulab.cni.result import Result
 from emulab.cni.runtime import PATH
 from emulab.conformance.host import Host, difference
-from emulab.conformance.verdict import Failed, NotApplicable
+from emulab.conformance.verdict import Blocked, Failed
 from emulab.errors import EmulabError, InputError
 
 TIMEOUT = 30.0  # seconds for one call
@@ -54,6 +54,7 @@ class Bench:
         self.subject, self.folders, self.host, self.adds = subject, folders, host, adds
         self.kind, self.own_helper = subject.kind, subject.kind == "chained" and not subject.helpers
         self.log: list[Invocation] = []
+        self.timeout = TIMEOUT
         self._boxes = 0
         self.speaks: tuple[str, ...] = ()
         try:
@@ -75,7 +76,7 @@ class Bench:
         request: Mapping[str, Any] | None = None,
         stdin: bytes | None = None,
         env: Mapping[str, str | None] | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
     ) -> Outcome:
         """One call.  ``request`` by default as a runtime derives it; ``env`` replaces variables, None takes them away."""
         said: dict[str, str | None] = {"PATH": PATH, "CNI_COMMAND": command, "CNI_PATH": ":".join(map(str, self.folders))}
@@ -84,7 +85,7 @@ class Bench:
         variables = {key: value for key, value in {**said, **(env or {})}.items() if value is not None}
         if stdin is None:
             stdin = json.dumps(self.request(box) if request is None else request).encode()
-        return self._run(self.subject.path, self.subject.plugin.type, variables, stdin, timeout, self.log)
+        return self._run(self.subject.path, self.subject.plugin.type, variables, stdin, timeout or self.timeout, self.log)
 
     def _run(self, path: Path, name: str, env: Mapping[str, str], stdin: bytes, timeout: float, log: list[Invocation]) -> Outcome:
         started, before = time.time(), time.monotonic()
@@ -135,13 +136,13 @@ class Bench:
     # what checks are made of
 
     def add(self, box: Box, version: str | None = None) -> Result:
-        """ADD, as well as it can be understood.  Where it cannot, that is found elsewhere: `NotApplicable`."""
+        """ADD, as well as it can be understood.  Where it cannot: `Blocked`."""
         outcome = self.call("ADD", box, request=self.request(box, version=version))
         try:
             answer.succeeded(outcome, self.subject.plugin.type, "ADD")
             return Result.read(documents.parse(outcome.stdout), version or self.version)
         except EmulabError as error:
-            raise NotApplicable(f"ADD does not work, see add-result: {error}") from None
+            raise Blocked("add-result", f"ADD does not work: {error}") from None
 
     def delete(self, box: Box, previous: Result | None = None, env: Mapping[str, str | None] | None = None) -> None:
         """DEL, which has to succeed."""
@@ -188,16 +189,19 @@ class Bench:
             raise Failed(f"left behind: {', '.join(more[:4])}" + (f" and {len(more) - 4} more" if len(more) > 4 else ""))
 
     @contextmanager
-    def box(self, ifname: str = "eth0", name: str | None = None) -> Iterator[Box]:
-        """A new container, with whatever comes before in the chain; afterwards all of it is taken away."""
+    def box(self, watched: bool = False) -> Iterator[Box]:
+        """A new container, with whatever comes before in the chain; afterwards all of it is taken away.
+
+        ``watched``: the host is looked at now, so that `left` can tell what is new.
+        """
         self._boxes += 1
-        number = self._boxes
-        name = name or f"box{number}"
+        number, ifname = self._boxes, "eth0"
+        name = f"box{number}"
         bare = Box(name, self.host.add(name), number, ifname, None, frozenset())
         made = bare
         try:
             previous = self._prepared(bare)
-            made = Box(name, bare.netns, number, ifname, previous, self.host.look())
+            made = Box(name, bare.netns, number, ifname, previous, self.host.look() if watched else frozenset())
             yield made
         finally:
             self.call("DEL", made)

@@ -58,7 +58,10 @@ class Host:
 
     def ip(self, line: str) -> str:
         """`ip LINE`; raises `MachineError` when it fails."""
-        done = subprocess.run(["ip", *line.split()], capture_output=True, text=True)
+        try:
+            done = subprocess.run(["ip", *line.split()], capture_output=True, text=True)
+        except FileNotFoundError:
+            raise MachineError("there is no command `ip` here: install iproute2") from None
         if done.returncode:
             raise MachineError(f"ip {line}: {done.stderr.strip()}")
         return done.stdout
@@ -97,10 +100,11 @@ class Host:
 
     def look(self) -> frozenset[str]:
         """Everything that a plugin can leave behind here: interfaces, addresses, routes, queueing, nftables' rules, files."""
-        links = {f"interface {one['ifname']}" for one in self._json("link", None)}
+        shown = self._json("addr", None)
+        links = {f"interface {one['ifname']}" for one in shown}
         addresses = {
             f"address {address['local']}/{address['prefixlen']} of {one['ifname']}"
-            for one in self._json("addr", None)
+            for one in shown
             for address in one["addr_info"]
             if address.get("scope") == "global"
         }

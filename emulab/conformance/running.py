@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from emulab.conformance import asking, attaching, many
 from emulab.conformance.bench import Bench, Subject
 from emulab.conformance.check import CHAINED, INTERFACE, IPAM, Check
 from emulab.conformance.host import Host
-from emulab.conformance.verdict import FAILED, NOT_APPLICABLE, PASSED, Failed, NotApplicable, Report, Verdict
-from emulab.errors import InputError, nearest
+from emulab.conformance.verdict import FAILED, NOT_APPLICABLE, PASSED, Blocked, Failed, NotApplicable, Report, Verdict
+from emulab.errors import EmulabError, InputError, nearest
 
 CHECKS: tuple[Check, ...] = (*asking.CHECKS, *attaching.CHECKS, *many.CHECKS, *asking.LAST)
 ADDS = 50
+HASTE = 2.0  # seconds for a call of a plugin whose first ADD came to no end of its own
 _FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))  # where distributions put plugins
 _NAMES = {INTERFACE: "an interface plugin", CHAINED: "a chained plugin", IPAM: "a plugin for address management"}
 
@@ -58,30 +60,30 @@ def run(
     folders: Sequence[Path],
     checks: Sequence[Check] = CHECKS,
     adds: int = ADDS,
-    on_verdict: Callable[[Verdict], None] = lambda _: None,
 ) -> Report:
     """All checks, in the sandbox in which the caller is.  The first ADD and DEL come before: what a plugin makes once for a
     whole host is no container's."""
     bench = Bench(wanted, folders, Host(folders, _masters(wanted)), adds)
     with bench.box() as box:
         alone = bench.call("ADD", box)
+    bench.timeout = HASTE if alone.problem else bench.timeout
     if wanted.kind == INTERFACE and alone.exit_code:
         bench.own_helper, bench.kind = True, CHAINED
         with bench.box() as box:
             if bench.call("ADD", box).exit_code:
                 bench.own_helper, bench.kind = False, INTERFACE
-    verdicts = []
-    for check in checks:
-        verdicts.append(_asked(bench, check))
-        on_verdict(verdicts[-1])
+    asked = [_asked(bench, check) for check in checks]
+    blamed = {verdict.name for verdict, _ in asked if verdict.state == FAILED}
+    verdicts = [_blocked(verdict, by, blamed) if by else verdict for verdict, by in asked]
     network = wanted.network.name
     return Report(
         wanted.path.name, str(wanted.path), conf, network, _NAMES[bench.kind], bench.version, bench.speaks, tuple(verdicts)
     )
 
 
-def _asked(bench: Bench, check: Check) -> Verdict:
-    started = time.monotonic()
+def _asked(bench: Bench, check: Check) -> tuple[Verdict, str]:
+    """The verdict, and the check that stands before it, if one does."""
+    started, by = time.monotonic(), ""
     try:
         if bench.kind not in check.kinds:
             raise NotApplicable(f"it is {_NAMES[bench.kind]}")
@@ -95,7 +97,18 @@ def _asked(bench: Bench, check: Check) -> Verdict:
         state, found = FAILED, str(failed)
     except NotApplicable as reason:
         state, found = NOT_APPLICABLE, str(reason)
-    return Verdict(check.name, check.section, check.demand, state, " ".join(found.split()), time.monotonic() - started)
+    except Blocked as reason:
+        state, found, by = NOT_APPLICABLE, str(reason), reason.by
+    except EmulabError as error:  # the host is not what it was, or what comes before in the chain fails now
+        state, found = FAILED, f"cannot be asked: {error}"
+    return Verdict(check.name, check.section, check.demand, state, " ".join(found.split()), time.monotonic() - started), by
+
+
+def _blocked(verdict: Verdict, by: str, blamed: Collection[str]) -> Verdict:
+    """Not applicable if the plugin is blamed for it elsewhere."""
+    if by in blamed:
+        return replace(verdict, found=f"{verdict.found} (see {by})")
+    return replace(verdict, state=FAILED)
 
 
 def _masters(wanted: Subject) -> list[str]:

@@ -19,6 +19,14 @@ class NotApplicable(Exception):
     """The question does not arise; says why."""
 
 
+class Blocked(Exception):
+    """The question cannot be asked, because of what the check ``by`` is about: there the plugin is to blame, or else here."""
+
+    def __init__(self, by: str, reason: str) -> None:
+        super().__init__(reason)
+        self.by = by
+
+
 @dataclass(frozen=True)
 class Verdict:
     """``section`` of the specification 1.1.0, ``demand``: what it demands there, ``found``: what the plugin did."""

@@ -52,5 +52,5 @@ def _case(one: Verdict, suite: str) -> junit.Case:
         one.seconds,
         failure=f"{one.found}\n{demanded}" if one.state == FAILED else "",
         skipped=one.found if one.state == NOT_APPLICABLE else "",
-        output="" if one.state == FAILED else f"{one.found}\n{demanded}",
+        output=f"{one.found}\n{demanded}" if one.state == PASSED else "",
     )

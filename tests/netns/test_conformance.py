@@ -14,7 +14,7 @@ from attaching import DEBIAN
 from sandboxed import inside
 
 from emulab.cni import config
-from emulab.conformance import running
+from emulab.conformance import bench, running
 from emulab.conformance.verdict import FAILED, PASSED, Report
 from emulab.kernel import syscalls
 
@@ -94,7 +94,7 @@ elif os.environ["CNI_COMMAND"] == "ADD":
         ("pass", ""),
         ("del conf['prevResult']['routes']", "the route to 0.0.0.0/0 of prevResult is not in the result"),
         ("conf['prevResult']['ips'].pop()", "the address 10.213.0."),
-        ("conf['prevResult']['interfaces'].pop(0)", "the interface host"),
+        ("conf['prevResult']['interfaces'][0]['name'] = 'other'", "the interface host"),
     ],
 )
 def test_a_chained_plugin_hands_on_what_came_before(forgotten: str, told: str) -> None:
@@ -109,8 +109,32 @@ def test_a_plugin_that_does_not_work_is_blamed_once() -> None:
     report = tried("user", TOY, "toy", {"add-result", "check-passes", "del-removes"}, 1, "#!/bin/sh\nexit 1\n")
     assert failures(report) == {"add-result": "ADD: exited with 1, and printed no error"}
     assert {one.found for one in report.verdicts if one.state not in (FAILED, PASSED)} == {
-        "ADD does not work, see add-result: toy ADD: exited with 1, and printed no error"
+        "ADD does not work: toy ADD: exited with 1, and printed no error (see add-result)"
     }
+    alone = tried("user", TOY, "toy", {"del-removes"}, 1, "#!/bin/sh\nexit 1\n")
+    assert failures(alone) == {"del-removes": "ADD does not work: toy ADD: exited with 1, and printed no error"}
+
+
+def test_a_plugin_that_hangs_is_not_waited_for_again_and_again() -> None:
+    """And it is killed with its child each time; what it wrote is in the JSON as text."""
+
+    def work() -> tuple[Report, list[str]]:
+        bench.TIMEOUT, running.HASTE = 1.0, 0.3
+        syscalls.mount("tmpfs", "/opt", "tmpfs", 0, "mode=755")
+        toy = Path("/opt/toy")
+        toy.write_text("#!/bin/sh\nsleep 1000 & wait\n")
+        toy.chmod(0o755)
+        checks = running.chosen({"version-table", "add-result", "del-unknown", "error-form"})
+        report = running.run(running.subject(toy, config.read(json.dumps(TOY))), "x", [toy.parent], checks)
+        return report, [pid for pid in os.listdir("/proc") if pid.isdigit() and pid != "1"]
+
+    report, left = inside(work, "user")
+    assert failures(report) == {
+        "version-table": "VERSION: did not end within 0.3 s, and was killed",
+        "add-result": "ADD: did not end within 0.3 s, and was killed",
+        "del-unknown": "DEL fails: did not end within 0.3 s, and was killed",
+    }
+    assert left == []
 
 
 # Debian's plugins, version 1.1.1.  All three of ALL are the library's, which all of them use.
