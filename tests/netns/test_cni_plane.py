@@ -177,12 +177,7 @@ def test_a_pod_that_cannot_be_attached_changes_nothing(in_lab: Callable[..., Any
 
 
 BROKEN = {
-    "a plugin in the middle": (
-        """{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "bridge", "bridge": "cni0", "ipam": {"type": "host-local",
-        "ranges": [[{"subnet": "{{ subnet4 }}"}], [{"subnet": "{{ subnet6 }}"}]]}},
-        {"type": "tuning", "sysctl": {"net.ipv4.conf.nothing.forwarding": "1"}}]}""",
-        "tuning ADD: ",
-    ),
+    "a plugin in the middle": ((EXAMPLES / "70-half-way.conflist").read_text(), "default/p1-1 on node-1: tuning ADD: "),
     "no such plugin": ('{"cniVersion": "1.0.0", "name": "n", "type": "brigde"}', "there is no plugin 'brigde' in "),
     "one family lacks": (
         """{"cniVersion": "1.0.0", "name": "n", "type": "bridge", "ipam": {"type": "host-local", "subnet": "{{ subnet4 }}"}}""",
