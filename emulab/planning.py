@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-from emulab import fabric, kubeproxy
+from emulab import fabric, hostports, kubeproxy
 from emulab.dataplane import DataPlane, build_cluster
 from emulab.errors import EmulabError, InputError, PluginError
 from emulab.ipam.contract import Ipam
@@ -99,6 +99,8 @@ def planned(plane: DataPlane, ipam: Ipam, cluster: Cluster) -> Design:
     if cluster.topology.objects.services:
         bridged = {node.name for node in cluster.nodes if any(isinstance(thing, Bridge) for thing in plan.get(node.name, ()))}
         plan = merge(plan, kubeproxy.plan(cluster, bridged), fabric.announced(cluster))
+    if any(port.host_port for pod in cluster.topology.pods for port in pod.ports) and not attached(plan):
+        plan = merge(plan, hostports.plan(cluster, plan))
     return Design(plane, ipam, cluster, plan)
 
 

@@ -39,6 +39,7 @@ from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.ipam.host_local import HostLocal
 from emulab.model import Cluster, Endpoint, IPNetwork, Pod, Topology, mac_from
+from emulab.objects import ContainerPort
 from emulab.state import (
     Address,
     CniAttachment,
@@ -228,6 +229,9 @@ def _attachment(network: str, pod: Pod, leases: Mapping[int, IPNetwork], capable
     wanted: dict[str, Any] = {}
     if pod.addresses and "ips" in capable:
         wanted["ips"] = [f"{address}/{leases[address.version].prefixlen}" for address in pod.addresses]
+    published = [_mapping(port) for port in pod.ports if port.host_port]
+    if published and "portMappings" in capable:
+        wanted["portMappings"] = published
     if any(pod.rates) and "bandwidth" in capable:
         ways = dict(zip(("ingress", "egress"), pod.rates, strict=True))
         wanted["bandwidth"] = {
@@ -236,6 +240,11 @@ def _attachment(network: str, pod: Pod, leases: Mapping[int, IPNetwork], capable
     return CniAttachment(
         network, pod.key, pod.netns, sandbox_id(pod), "eth0", tuple(cni_arguments(pod).items()), json.dumps(wanted)
     )
+
+
+def _mapping(port: ContainerPort) -> dict[str, Any]:
+    bound = {"hostIP": port.host_ip} if port.host_ip else {}
+    return {"hostPort": port.host_port, "containerPort": port.number, "protocol": port.protocol, **bound}
 
 
 def _burst(rate: int) -> int:

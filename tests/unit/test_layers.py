@@ -14,7 +14,7 @@ LAYERS = (
     ("objects", "selector_parser"),
     ("model",),
     ("topology", "state", "ipam", "policy", "endpoints"),
-    ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "oracle", "zone"),
+    ("dataplane", "topology_file", "nft_delta", "drift", "kube", "kubeproxy", "hostports", "oracle", "zone"),
     ("packet", "registry", "fabric", "diff", "scene", "breakage", "faults", "causes"),
     ("planning", "mending"),
     ("birth", "drawing", "result", "change", "etc_files", "trace", "diagnose", "services", "enforcement", "evidence", "access"),
@@ -51,7 +51,7 @@ PURE += (
     "fulfilment",
 )
 PURE += ("drift", "mending", "etc_files", "trace", "scene", "breakage", "faults", "causes", "diagnose", "drawing")
-PURE += ("cni", "birth")
+PURE += ("cni", "birth", "hostports")
 ACTING = {"cni/cache.py", "cni/files.py", "cni/runner.py", "cni/runtime.py"}  # what acts in a room that is pure otherwise
 EFFECTS = {"os", "subprocess", "socket", "time", "random", "mininet", "scapy"}
 FILES = sorted(p for folder in ("emulab", "plugins", "topologies") for p in (ROOT / folder).rglob("*.py"))
