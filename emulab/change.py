@@ -182,6 +182,7 @@ def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
     validate(topology)
     ipam = copy.deepcopy(design.ipam) if coming or len(kept) < len(before) else design.ipam
     found = {key: before[key].addresses for key in kept}
+    macs = {key: before[key].hardware for key in kept}
 
     def allocate() -> None:
         for key, endpoint in before.items():
@@ -191,7 +192,7 @@ def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
             found[pod.key] = ipam.allocate(pod)
 
     guarded(design.plane.name, allocate)
-    return _next(design, topology, ipam, tuple(Endpoint(pod, found[pod.key]) for pod in pods))
+    return _next(design, topology, ipam, tuple(Endpoint(pod, found[pod.key], macs.get(pod.key, "")) for pod in pods))
 
 
 def relabel(design: Design, labels: Mapping[str, Labels]) -> Design:

@@ -264,10 +264,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A pod's attachment: the pod with the addresses it really has, IPv4 first."""
+    """A pod's attachment: the pod with the addresses it really has, IPv4 first.
+
+    ``hardware`` is its interface's MAC where somebody else chose it.
+    """
 
     pod: Pod
     addresses: tuple[IPAddress, ...]
+    hardware: str = ""
 
     @property
     def key(self) -> str:
@@ -280,7 +284,7 @@ class Endpoint:
     @property
     def mac(self) -> str:
         """``0a:58`` and the IPv4 address in hex, so that it can be read in a capture (the old CNI bridge convention)."""
-        return mac_of(self.addresses[0], "0a:58")
+        return self.hardware or mac_of(self.addresses[0], "0a:58")
 
     def address(self, family: int) -> IPAddress:
         return next(a for a in self.addresses if a.version == family)

@@ -12,18 +12,47 @@ from pathlib import Path
 import click
 
 from emulab.cli import guarded
+from emulab.cli.lab import complete_pod, connect, dump, lab_argument
 from emulab.errors import InputError, MachineError
 
 
-@click.group("cni", short_help="The Container Network Interface: test a plugin, be one.")
+@click.group("cni", short_help="The Container Network Interface: see plugins at work, test one, be one.")
 def command() -> None:
     """What the Container Network Interface is about.
 
     \b
     Examples:
+      emulab cni log --pod a1
       emulab cni conformance ./myplugin --conf 10-mynet.conflist
       emulab cni install /opt/cni/bin
     """
+
+
+@command.command("log")
+@lab_argument
+@click.option("--pod", metavar="POD", shell_complete=complete_pod, help="This pod's calls only.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="JSON instead of text.")
+def log(lab: str | None, pod: str | None, output: str | None) -> int:
+    """Show how the pods of a running lab were attached: each call of a plugin with environment, stdin, stdout and stderr.
+
+    They are in the order in which the kubelet and its container runtime cause them.  Built-in data planes run no plugins: for
+    them the calls are shown that the real ones would get, marked as equivalent.
+
+    \b
+    Examples:
+      emulab cni log
+      emulab cni log --pod a1
+      emulab cni log --pod a1 -o json
+    """
+    with connect(lab) as client:
+        found = client.ask("cni_log", pod=pod)
+    if output == "json":
+        dump(found, "json")
+    else:
+        from emulab.report import cni_log
+
+        cni_log.write(found, sys.stdout)
+    return 0
 
 
 @command.command("install")

@@ -223,6 +223,15 @@ class Namespaces:
 
         self.in_mounts(unbind)
 
+    def at_home(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in the lab's own mounts: nodes get theirs as copies of them."""
+
+        def there() -> T:
+            syscalls.setns(self._home, syscalls.CLONE_NEWNS)
+            return work()
+
+        return self.in_mounts(there)
+
     def in_mounts(self, work: Callable[[], T]) -> T:
         """Run ``work`` on the thread that may change its mount namespace."""
         return self._mounter.submit(work).result()
