@@ -13,7 +13,7 @@ from emulab import change, etc_files
 from emulab.cni.errors import CniError, Code
 from emulab.control.live import Emit, LiveLab, operation
 from emulab.control.operations.changing import address_of, carry_out
-from emulab.drift import Deviation
+from emulab.drift import RTPROT_KERNEL, Deviation
 from emulab.errors import InputError, nearest
 from emulab.model import Attachment, Endpoint
 from emulab.state import Address, BridgePort, Route, Veth
@@ -178,7 +178,7 @@ def _take_away(live: LiveLab, endpoints: Sequence[Endpoint]) -> list[str]:
 
 
 def _host_end(live: LiveLab, endpoint: Endpoint) -> Veth | None:
-    things = live.lab.design.desired.get(endpoint.node, ())
+    things = live.lab.design.real.get(endpoint.node, ())
     return next((thing for thing in things if isinstance(thing, Veth) and thing.peer_namespace == endpoint.key), None)
 
 
@@ -190,7 +190,7 @@ def _concerns(live: LiveLab, endpoint: Endpoint, deviation: Deviation) -> bool:
     if deviation.namespace != endpoint.node or pair is None:
         return False
     names = {pair.name, *map(str, endpoint.addresses)}
-    ports = (thing for thing in live.lab.design.desired[endpoint.node] if isinstance(thing, BridgePort))
+    ports = (thing for thing in live.lab.design.real[endpoint.node] if isinstance(thing, BridgePort))
     names |= {thing.bridge for thing in ports if thing.device == pair.name}
     lines = (line for thing in (deviation.planned, deviation.found) if thing for line in thing.lines())
     return any(names.intersection(line.split()) for line in lines)
@@ -200,8 +200,8 @@ def _result(live: LiveLab, key: str) -> dict[str, Any]:
     """What ADD can tell of a pod."""
     endpoint = next(one for one in live.lab.cluster.endpoints if one.key == key)
     pair = _host_end(live, endpoint)
-    things = live.lab.design.desired[key]
-    routes = [thing for thing in things if isinstance(thing, Route) and thing.kind == "unicast"]
+    things = live.lab.design.real[key]
+    routes = [one for one in things if isinstance(one, Route) and one.kind == "unicast" and one.protocol != RTPROT_KERNEL]
     gateways = {one.destination.version: str(one.via) for one in routes if one.via and not one.destination.prefixlen}
     resolver = [line.split() for line in etc_files.of(live.lab.cluster, key)["resolv.conf"].splitlines()]
     return {
@@ -211,7 +211,7 @@ def _result(live: LiveLab, key: str) -> dict[str, Any]:
         "addresses": [
             {"address": str(thing.address), "gateway": gateways.get(thing.address.version)}
             for thing in things
-            if isinstance(thing, Address) and thing.device == INTERFACE
+            if isinstance(thing, Address) and thing.device == INTERFACE and thing.address.ip in endpoint.addresses
         ],
         "routes": [{"dst": str(one.destination), "gw": str(one.via) if one.via else None} for one in routes],
         "dns": {words[0]: words[1:] for words in resolver if words and words[0] in ("nameserver", "search", "options")},
