@@ -12,7 +12,7 @@ from itertools import combinations
 
 from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPAddress, Link, Node, Pod, Topology
+from emulab.model import Attachment, Cluster, Endpoint, IPAddress, Link, Node, Pod, Topology
 from emulab.objects import HostPod, Labels, Objects
 from emulab.planning import Design, guarded, planned
 from emulab.topology import free_addresses, validate
@@ -24,11 +24,14 @@ def add_pod(
     node: str,
     addresses: Sequence[IPAddress] = (),
     labels: Mapping[str, str] | None = None,
+    rates: tuple[int, int] = (0, 0),
+    attachment: Attachment | None = None,
 ) -> Design:
     """One more pod, ``name`` or ``namespace/name``, on a node that runs."""
     _running(design.topology, node)
     namespace, _, short = name.rpartition("/")
     pod = Pod(short, node, namespace or "default", tuple(addresses), tuple(sorted((labels or {}).items())))
+    pod = replace(pod, rates=rates, attachment=attachment)
     everybody: list[Pod | HostPod] = [*design.topology.pods, *design.topology.objects.host_pods]
     if any(other.key == pod.key for other in everybody):
         raise InputError(f"there is a pod '{pod.key}' already")

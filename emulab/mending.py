@@ -40,7 +40,8 @@ def mend(desired: State, deviations: Iterable[Deviation]) -> Diff:
         if planned is None:
             assert found is not None
             if (thing := _removable(found)) is not None:
-                remove.setdefault(namespace, []).append(thing)
+                # A pair that was carried off still has its other end's name.
+                (first if isinstance(thing, Veth) else remove).setdefault(namespace, []).append(thing)
         elif found is None:
             add.setdefault(namespace, []).append(planned)
         elif isinstance(found, Foreign) or isinstance(planned, (NftTable, Address)) or not _alike(found, planned):
@@ -111,7 +112,7 @@ def _removable(found: Found) -> KernelObject | None:
     if kind == "address":
         return Address(rest[0], ipaddress.ip_interface(rest[1]))
     if kind == "route":
-        return Route(ipaddress.ip_network(rest[0]), metric=int(rest[1]) if rest[1] else None)
+        return Route(ipaddress.ip_network(rest[0]), metric=int(rest[1]) if rest[1] else None, protocol=0)  # of any
     return None
 
 

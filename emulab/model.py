@@ -80,6 +80,16 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """Who had a pod attached by CNI, in a network namespace that is not ours: ``sandbox`` is its path there."""
+
+    network: str
+    container: str
+    interface: str
+    sandbox: str
+
+
+@dataclass(frozen=True)
 class Pod:
     """A pod as asked for; ``addresses`` are the fixed ones (at most one per family).
 
@@ -99,6 +109,7 @@ class Pod:
     hostname: str = ""
     subdomain: str = ""
     rates: tuple[int, int] = (0, 0)
+    attachment: Attachment | None = None
     manifest: Manifest = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property

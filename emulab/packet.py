@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from emulab.dataplane import Wire
@@ -229,6 +230,7 @@ class MtuResult:
     findings: tuple[Finding, ...] = ()
 
 
+@lru_cache(4096)
 def text(address: bytes) -> str:
     return str(ipaddress.ip_address(address))
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
 import click
 
 from emulab.cli import guarded
+<<<<<<< HEAD
 from emulab.cli.lab import complete_pod, connect, dump, lab_argument
 
 
 @click.group("cni", short_help="The Container Network Interface: see plugins at work, test one.")
+=======
+from emulab.errors import InputError, MachineError
+
+
+@click.group("cni", short_help="The Container Network Interface: test a plugin, be one.")
+>>>>>>> main
 def command() -> None:
     """What the Container Network Interface is about.
 
@@ -21,9 +30,11 @@ def command() -> None:
     Examples:
       emulab cni log --pod a1
       emulab cni conformance ./myplugin --conf 10-mynet.conflist
+      emulab cni install /opt/cni/bin
     """
 
 
+<<<<<<< HEAD
 @command.command("log")
 @lab_argument
 @click.option("--pod", metavar="POD", shell_complete=complete_pod, help="This pod's calls only.")
@@ -48,6 +59,34 @@ def log(lab: str | None, pod: str | None, output: str | None) -> int:
         from emulab.report import cni_log
 
         cni_log.write(found, sys.stdout)
+=======
+@command.command("install")
+@click.argument("folder", metavar="DIR", type=click.Path())
+def install(folder: str) -> int:
+    """Put a link to the plugin `emulab-cni` into DIR, by the name `emulab`: that is its type in configurations.
+
+    With it, container runtimes attach containers to a node of a running lab: {"type": "emulab", "lab": "flat-calico", "node":
+    "node-a"} in a network of theirs.
+
+    \b
+    Examples:
+      emulab cni install /opt/cni/bin
+    """
+    plugin, where = Path(sysconfig.get_path("scripts"), "emulab-cni"), Path(folder)
+    if not plugin.exists():
+        raise MachineError(f"{plugin}: there is no such file: emulab is not installed as a package")
+    if not where.is_dir():
+        raise InputError(f"{folder}: a folder expected")
+    link = where / "emulab"
+    if os.path.lexists(link) and not (link.is_symlink() and link.readlink().name == plugin.name):
+        raise InputError(f"{link}: there is something else already")
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(plugin)
+    except OSError as error:
+        raise InputError(f"{link}: {error.strerror}") from None
+    click.echo(f"{link} -> {plugin}")
+>>>>>>> main
     return 0
 
 
@@ -77,7 +116,7 @@ def conformance(binary: str, conf: str, folders: tuple[str, ...], names: tuple[s
     from emulab.cni import files
     from emulab.conformance import running
     from emulab.conformance.verdict import Report
-    from emulab.errors import InputError
+    from emulab.control import places
     from emulab.kernel import sandbox
     from emulab.report import conformance as shown
     from emulab.report import junit as xml
@@ -89,10 +128,11 @@ def conformance(binary: str, conf: str, folders: tuple[str, ...], names: tuple[s
         if not Path(folder).is_dir():
             raise InputError(f"--path {folder}: a folder expected")
     where = running.folders(plugin, [Path(folder).absolute() for folder in folders])
+    labs = [folder for folder in (places.home(),) if folder.is_dir()]  # `emulab-cni` is a plugin, too
     with tempfile.TemporaryFile("w+") as written:
 
         def inside() -> int:
-            json.dump(running.run(wanted, conf, where, checks).show(), written)
+            json.dump(running.run(wanted, conf, where, checks, kept=labs).show(), written)
             written.flush()
             return 0
 

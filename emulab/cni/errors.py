@@ -10,7 +10,8 @@ from typing import Any
 from emulab.errors import EmulabError
 
 _SHOWN = 2000  # characters of what a plugin wrote that an error quotes
-_CONTROL = re.compile(
+# Compiled at first use: that takes longer than much else that a plugin does.
+_CONTROL = (
     "[^\n\t\u0020-\u007e\u00a0-\u200d\u2010-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 
@@ -95,7 +96,7 @@ def printable(text: str, limit: int = _SHOWN) -> str:
     """``text`` with control and other invisible characters escaped, cut in the middle to about ``limit`` characters."""
     if len(text) > limit:
         text = f"{text[: limit // 2]} […{len(text) - limit} more…] {text[-(limit // 2) :]}"
-    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text.strip())
+    return re.sub(_CONTROL, lambda found: ascii(found.group())[1:-1], text.strip())
 
 
 def _line(text: str) -> str:

@@ -60,10 +60,13 @@ def run(
     folders: Sequence[Path],
     checks: Sequence[Check] = CHECKS,
     adds: int = ADDS,
+    kept: Sequence[Path] = (),
 ) -> Report:
-    """All checks, in the sandbox in which the caller is.  The first ADD and DEL come before: what a plugin makes once for a
-    whole host is no container's."""
-    bench = Bench(wanted, folders, Host(folders, _masters(wanted)), adds)
+    """All checks, in the sandbox in which the caller is; folders that are ``kept`` stay in sight there.
+
+    The first ADD and DEL come before: what a plugin makes once for a whole host is no container's.
+    """
+    bench = Bench(wanted, folders, Host((*folders, *kept), _masters(wanted)), adds)
     with bench.box() as box:
         alone = bench.call("ADD", box)
     bench.timeout = HASTE if alone.problem else bench.timeout

@@ -31,6 +31,7 @@ from emulab.state import (
 AF_BRIDGE = 7
 _FAMILY = {4: 2, 6: 10}
 _SCOPE = {"global": 0, "link": 253, "host": 254}
+_ANY_SCOPE = 255  # RT_SCOPE_NOWHERE, as `ip route del` has it
 _ROUTE_KIND = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _CREATE = nl.NLM_F_CREATE | nl.NLM_F_EXCL
 _REPLACE = nl.NLM_F_CREATE | nl.NLM_F_REPLACE
@@ -167,9 +168,10 @@ def _(thing: Address, namespace: Namespace) -> list[Request]:
     return [Request(nl.RTM_DELADDR, 0, _address(thing, namespace))]
 
 
-def _route(thing: Route, namespace: Namespace) -> bytes:
+def _route(thing: Route, namespace: Namespace, scope: int | None = None) -> bytes:
     network = thing.destination
-    link_scope = network.version == 4 and thing.kind == "unicast" and thing.via is None
+    if scope is None:
+        scope = _SCOPE["link" if network.version == 4 and thing.kind == "unicast" and thing.via is None else "global"]
     header = nl.rtmsg.pack(
         _FAMILY[network.version],
         network.prefixlen,
@@ -177,7 +179,7 @@ def _route(thing: Route, namespace: Namespace) -> bytes:
         0,
         RT_TABLE_MAIN,
         thing.protocol,
-        _SCOPE["link"] if link_scope else 0,
+        scope,
         _ROUTE_KIND[thing.kind],
         RTNH_F_ONLINK if thing.onlink else 0,
     )
@@ -201,7 +203,7 @@ def route_replaced(thing: Route, namespace: Namespace) -> Request:
 
 @removed.register
 def _(thing: Route, namespace: Namespace) -> list[Request]:
-    return [Request(nl.RTM_DELROUTE, 0, _route(thing, namespace))]
+    return [Request(nl.RTM_DELROUTE, 0, _route(thing, namespace, _ANY_SCOPE))]
 
 
 def _neighbor(thing: Neighbor, namespace: Namespace) -> bytes:

@@ -13,7 +13,7 @@ from itertools import islice
 from emulab.errors import OverloadError
 from emulab.kernel.namespaces import Namespaces
 from emulab.model import GATEWAY, OUTSIDE_HOST, SWITCHES
-from emulab.packet import PROTOCOL_NAMES, PROTOCOL_NUMBERS, Flow, Headers, Observation, Place
+from emulab.packet import PROTOCOL_NAMES, PROTOCOL_NUMBERS, Flow, Headers, Observation, Outer, Place
 from emulab.probe import craft, payload
 from emulab.probe.dissect import ACK, RST, SYN, Dissected, IcmpError, dissect, flag_names
 from emulab.probe.flows import PORT
@@ -70,6 +70,8 @@ class Engine:
         self._keys: dict[tuple[object, ...], tuple[int, str]] = {}
         self._initial: dict[int, int] = {}  # TCP: the client's initial sequence number -> flow
         self._headers: dict[tuple[object, ...], Headers] = {}
+        # A packet is seen at many taps, unchanged but for link-layer addresses: what was found in it, by its bytes.
+        self._known: dict[bytes, tuple[int, str, Headers, Outer | None, int]] = {}
         self._macs: dict[bytes, tuple[str, str]] = {}
         self._hosts = {
             name: Host(
@@ -133,6 +135,7 @@ class Engine:
                 return
 
     def _send(self, batch: Sequence[Flow]) -> None:
+        self._known.clear()
         for flow in batch:
             self._pending[flow.number] = Outcome(flow)
             number = PROTOCOL_NUMBERS[flow.protocol][flow.family]
@@ -209,21 +212,37 @@ class Engine:
     def _observe(self, frame: Frame) -> None:
         if self._on_frame:
             self._on_frame(frame)
-        packet = dissect(frame.data, self._tunnel_ports)
-        if packet is None:
+        beyond_addresses = frame.data[12:]
+        known = self._known.get(beyond_addresses)
+        if known is None:
+            packet = dissect(frame.data, self._tunnel_ports)
+            known = packet and self._recognised(packet, frame)
+            if packet is None or known is None:
+                return
+            if not packet.flags & (SYN | RST):  # by what these are recognised may not have been seen yet
+                self._known[beyond_addresses] = known
+        number, leg, headers, outer, offset = known
+        outcome = self._pending.get(number)
+        if outcome is None:
             return
+        ethernet = frame.data[offset - 14 : offset - 2]
+        macs = self._macs.get(ethernet)
+        if macs is None:
+            macs = self._macs[ethernet] = (ethernet[6:].hex(":"), ethernet[:6].hex(":"))
+        direction = "out" if frame.outbound else "in"
+        outcome.seen.append(Observation(frame.time / 1e9, frame.place, direction, leg, headers, outer, macs))
+
+    def _recognised(self, packet: Dissected, frame: Frame) -> tuple[int, str, Headers, Outer | None, int] | None:
+        """Flow, leg, headers, encapsulation, and where the innermost IP header starts; None for a packet of no flow."""
         carried = payload.read(frame.data[packet.payload : packet.payload + payload.SIZE], self._round)
         # What a packet carries says whose it is; a translated one may look like a packet of another flow.
         found = self._carried(packet, carried) or self._keys.get(
             (packet.protocol, packet.source, packet.destination, packet.sport, packet.dport, packet.echo)
         )
         if found is None:
-            return
+            return None
         number, leg = found
-        outcome = self._pending.get(number)
-        if outcome is None:
-            return
-        if packet.flags & (SYN | ACK) == SYN:
+        if number in self._pending and packet.flags & (SYN | ACK) == SYN:
             self._initial.setdefault(packet.sequence, number)
         intact = self._intact(packet, frame, number, carried)
         key = (packet[:8], intact, packet.flags)
@@ -240,12 +259,7 @@ class Engine:
                 packet.length,
                 flag_names(packet.flags),
             )
-        ethernet = frame.data[packet.offset - 14 : packet.offset - 2]
-        macs = self._macs.get(ethernet)
-        if macs is None:
-            macs = self._macs[ethernet] = (ethernet[6:].hex(":"), ethernet[:6].hex(":"))
-        direction = "out" if frame.outbound else "in"
-        outcome.seen.append(Observation(frame.time / 1e9, frame.place, direction, leg, headers, packet.outer, macs))
+        return number, leg, headers, packet.outer, packet.offset
 
     def _carried(self, packet: Dissected, carried: tuple[int, bytes] | None) -> tuple[int, str] | None:
         """Recognise a packet whatever its headers say: by its payload, or a TCP handshake by its sequence numbers."""

@@ -15,6 +15,8 @@ from terminal import Terminal
 SETTINGS = {"flannel": [], "calico": ["--set", "encap=vxlan"], "weave": []}
 QUICK = ("--protocol", "udp", "--timeout", "1")
 NODES = {"node-a", "node-b", "node-c"}
+# What root's labs do not do otherwise: test_a_whole_session tries the way into them.
+ORDINARY = pytest.mark.parametrize("user", ["user"])
 
 
 @pytest.mark.parametrize("plugin", SETTINGS)
@@ -102,6 +104,7 @@ def _read_until(keyboard: int, word: str, seconds: float = 10) -> str:
     return seen.replace("\r", "")
 
 
+@ORDINARY
 def test_events_are_watched(terminal: Terminal) -> None:
     assert terminal.emulab("up").code == 0
     watch = terminal.start("watch", "--format", "json")
@@ -119,6 +122,7 @@ def test_events_are_watched(terminal: Terminal) -> None:
     assert [event["event"] for event in events][-3:] == ["pod added", "node stopped", "lab down"]
 
 
+@ORDINARY
 def test_several_labs(terminal: Terminal) -> None:
     for name in ("one", "two"):
         assert terminal.emulab("up", "single-node", "--name", name).code == 0
@@ -166,6 +170,7 @@ BAD = {
 }
 
 
+@ORDINARY
 def test_bad_input_gets_a_line_and_an_exit_code(terminal: Terminal) -> None:
     assert terminal.emulab("up", "--name", "lab").code == 0
     before = terminal.emulab("inspect", "--format", "json").out
@@ -178,6 +183,7 @@ def test_bad_input_gets_a_line_and_an_exit_code(terminal: Terminal) -> None:
     assert terminal.emulab("inspect", "--format", "json").out == before
 
 
+@ORDINARY
 def test_a_stopped_node_cannot_be_entered(terminal: Terminal) -> None:
     assert terminal.emulab("up").code == 0
     sleeper = terminal.start("exec", "b1", "--", "sh", "-c", "echo here; exec sleep 60")
@@ -193,6 +199,7 @@ def test_a_stopped_node_cannot_be_entered(terminal: Terminal) -> None:
     assert told.code == 0 and "as the lab is now: node-b is stopped" in told.out and "emulab node start node-b" in told.out
 
 
+@ORDINARY
 def test_what_would_be_typed(terminal: Terminal) -> None:
     assert terminal.emulab("up", "--plugin", "calico").code == 0
     before = terminal.emulab("get", "pods", "-o", "json").out
@@ -217,6 +224,7 @@ COMPLETED = {
 }
 
 
+@ORDINARY
 def test_completion_knows_labs_pods_nodes_plugins_and_topologies(terminal: Terminal) -> None:
     assert terminal.emulab("up", "--name", "lab").code == 0
     wrong = {}
@@ -228,6 +236,7 @@ def test_completion_knows_labs_pods_nodes_plugins_and_topologies(terminal: Termi
     assert wrong == {}
 
 
+@ORDINARY
 def test_mininets_prompt_in_a_running_lab(terminal: Terminal) -> None:
     assert terminal.emulab("up").code == 0
     typed = "pods\na1 ping -c1 -W2 c2\nnode-a hostname\nlink down node-a\nget links\nlink up node-a\ntrace a1 c1 -q\nnope\n"
@@ -243,6 +252,7 @@ def test_mininets_prompt_in_a_running_lab(terminal: Terminal) -> None:
         assert words in done.out, words
 
 
+@ORDINARY
 def test_faults_and_diagnoses(terminal: Terminal) -> None:
     assert terminal.emulab("up", "--plugin", "calico").code == 0
     assert terminal.emulab("diagnose").out == "nothing wrong\n"

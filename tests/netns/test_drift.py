@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+from sandboxed import build, inside
 
 from emulab import fabric
 from emulab.drift import compare
@@ -46,15 +47,26 @@ def deviations(lab: Lab) -> list[str]:
     return [str(one) for one in compare(desired(lab), observe(lab.namespaces, desired(lab)))]
 
 
-@pytest.mark.parametrize("case", HEALTHY, ids=" ".join)
-def test_a_healthy_lab_shows_none(case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> list[list[str]]:
-        fresh = deviations(lab)
-        lab.verify(Probing(mtu=True))
-        return [fresh, deviations(lab)]
+# What an ordinary user's labs show on other topologies, an ordinary user's labs show on these.
+AS_USER = [case for case in HEALTHY if case[0] in ("flat", "non-flat")] + [("partial-mesh", "weave"), ("fleet,5,3", "calico")]
 
+
+@pytest.mark.parametrize(
+    ("user", "case"),
+    [*(("root", case) for case in HEALTHY), *(("user", case) for case in AS_USER)],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_healthy_lab_shows_none(user: str, case: tuple[str, ...]) -> None:
     topology, plugin, *settings = case
-    assert in_lab(topology, plugin, check, *settings) == [[], []]
+
+    def check() -> list[list[str]]:
+        with build(topology, plugin, tuple(settings)) as lab:
+            lab.build()
+            fresh = deviations(lab)
+            lab.verify(Probing(protocols=("icmp", "udp"), timeout=0.5))
+            return [fresh, deviations(lab)]
+
+    assert inside(check, user) == [[], []]
 
 
 def test_primed_neighbours_are_none(in_lab: Callable[..., Any]) -> None:
@@ -68,12 +80,13 @@ def test_primed_neighbours_are_none(in_lab: Callable[..., Any]) -> None:
 
 
 class Altered(NamedTuple):
-    """Command lines typed on node-a, and the deviations that they make."""
+    """Command lines typed on node-a, the deviations that they make, and whether a repair can put them back."""
 
     plugin: str
     commands: str
     shown: list[str]
     topology: str = "flat"
+    mended: bool = True
 
 
 PAIR = "ip link add name veth5cce6771 mtu 1450 type veth peer name eth0 address 0a:58:0a:01:01:01 mtu 1450 netns a1"
@@ -320,14 +333,26 @@ CASES = [
         "tc qdisc add dev eth0 root tbf rate 1mbit burst 4000 latency 50ms",
         extra("tc qdisc add dev eth0 root tbf rate 1000000bit burst 4000"),
     ),
-    Altered("flannel", "tc qdisc add dev eth0 clsact", extra("tc qdisc add dev eth0 clsact")),
+    Altered("flannel", "tc qdisc add dev eth0 clsact", extra("tc qdisc add dev eth0 clsact"), mended=False),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.plugin} {case.commands}")
-def test_an_alteration_is_named(case: Altered, in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> tuple[str, list[str]]:
-        said = lab.network["node-a"].cmd(case.commands)
-        return said.strip(), deviations(lab)
+LABS = tuple(dict.fromkeys((case.topology, case.plugin) for case in CASES))
 
-    assert in_lab(case.topology, case.plugin, check) == ("", case.shown)
+
+@pytest.mark.parametrize(("topology", "plugin"), LABS)
+def test_an_alteration_is_named(topology: str, plugin: str, in_lab: Callable[..., Any]) -> None:
+    """One after another in one lab, which is repaired in between."""
+    cases = [case for case in CASES if (case.topology, case.plugin) == (topology, plugin)]
+
+    def check(lab: Lab) -> list[tuple[str, list[str], list[str]]]:
+        found = []
+        for case in cases:
+            said = lab.network["node-a"].cmd(case.commands).strip()
+            shown = deviations(lab)
+            lab.repair()
+            found.append((said, shown, deviations(lab)))
+        return found
+
+    for case, found in zip(cases, in_lab(topology, plugin, check), strict=True):
+        assert found == ("", case.shown, [] if case.mended else case.shown), case.commands

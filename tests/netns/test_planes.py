@@ -6,9 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sandboxed import measured
+from sandboxed import build, inside, measured
 
 from emulab.lab import Probing
+
+
+def named(value: object) -> str:
+    return value if isinstance(value, str) else " ".join(value) if isinstance(value, tuple) else ""
+
 
 HEALTHY = [
     ("flat", "flannel"),
@@ -28,10 +33,25 @@ HEALTHY = [
 ]
 
 
-@pytest.mark.parametrize("case", HEALTHY, ids=" ".join)
-def test_every_flow_is_delivered_as_sent(case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
+# What an ordinary user's labs have on the other topologies, an ordinary user's labs have on these.
+AS_USER = [case for case in HEALTHY if case[0] in ("flat", "single-node")] + [("partial-mesh", "weave")]
+
+
+def told(case: tuple[str, ...], user: str, probing: Probing | None = None) -> dict[str, Any]:
+    """A verification in a new lab."""
     topology, plugin, *settings = case
-    found = in_lab(topology, plugin, measured, *settings)
+
+    def work() -> dict[str, Any]:
+        with build(topology, plugin, tuple(settings)) as lab:
+            lab.build()
+            return measured(lab, probing)
+
+    return dict(inside(work, user))
+
+
+@pytest.mark.parametrize(("user", "case"), [*(("root", c) for c in HEALTHY), *(("user", c) for c in AS_USER)], ids=named)
+def test_every_flow_is_delivered_as_sent(user: str, case: tuple[str, ...]) -> None:
+    found = told(case, user)
     assert found["findings"] == []
     assert found["ok"]
     assert found["summary"]["flows"] == found["summary"]["delivered"] > 0
@@ -54,13 +74,10 @@ OPPOSITE = ({"a1", "c1"}, {"b1", "d1"})
         (("partial-mesh", "flannel"), lambda a, b: {a, b} not in OPPOSITE),
         (("partial-mesh", "calico"), lambda a, b: {a, b} not in OPPOSITE),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=named,
 )
-def test_what_the_underlay_does_not_carry_is_dropped(
-    case: tuple[str, ...], reached: Callable[[str, str], bool], in_lab: Callable[..., Any]
-) -> None:
-    topology, plugin, *settings = case
-    found = in_lab(topology, plugin, measured, *settings)
+def test_what_the_underlay_does_not_carry_is_dropped(case: tuple[str, ...], reached: Callable[[str, str], bool]) -> None:
+    found = told(case, "root", Probing(timeout=0.5))
     assert found["verdicts"] == {
         (a, b, protocol, family): "delivered" if reached(a, b) else "dropped" for a, b, protocol, family in found["verdicts"]
     }
@@ -68,15 +85,23 @@ def test_what_the_underlay_does_not_carry_is_dropped(
 
 
 @pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
-def test_a_fleet(plugin: str, in_lab: Callable[..., Any]) -> None:
-    found = in_lab("fleet,10,5", plugin, measured)
+def test_a_fleet(plugin: str) -> None:
+    found = told(("fleet,10,5", plugin), "root")
     assert found["ok"], found["findings"][:3]
     assert found["summary"]["delivered"] == 50 * 49 * 6 + 10 * 50 * 6 + 50 * 6
 
 
 @pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
-def test_ends_only(plugin: str, in_lab: Callable[..., Any]) -> None:
-    found = in_lab("fleet,10,10", plugin, lambda lab: measured(lab, Probing(protocols=("udp",), taps="ends")))
+def test_a_fleet_of_an_ordinary_user(plugin: str) -> None:
+    """Seen at the ends, where what is lost or rewritten shows as well; each place on the way is seen in the small labs."""
+    found = told(("fleet,10,5", plugin), "user", Probing(protocols=("icmp", "udp"), taps="ends"))
+    assert found["ok"], found["findings"][:3]
+    assert found["summary"]["delivered"] == 50 * 49 * 4 + 10 * (5 + 9) * 4 + 50 * 4
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+def test_ends_only(plugin: str) -> None:
+    found = told(("fleet,10,10", plugin), "root", Probing(protocols=("udp",), taps="ends"))
     assert found["ok"], found["findings"][:3]
     assert set(found["verdicts"].values()) == {"delivered"}
     assert len(found["verdicts"]) == 100 * 99 * 2

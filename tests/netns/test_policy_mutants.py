@@ -44,8 +44,9 @@ def both(lab: Any, judge: Judge, plane: str, mutant: Mutant) -> tuple[int, int, 
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_every_mutant_is_found(plane: str, user: str) -> None:
-    found = inside(lambda: tried(plane), user)
+def test_every_mutant_is_found(plane: str) -> None:
+    """As root: it is the comparison that is tried, and test_policies.py makes it as an ordinary user, too."""
+    found = inside(lambda: tried(plane), "root")
     assert len(found) >= 20
     assert {name: words for name, (healthy, _, words) in found.items() if healthy} == {}, "the healthy one is accused"
     assert [name for name, (_, ill, _) in found.items() if not ill] == [], "these are not found"

@@ -15,6 +15,7 @@ TYPED_ON_NODE_A = {
     "flannel": [
         "ip route del 10.1.2.0/24",
         "ip route replace 10.1.2.0/24 via 192.168.50.2",
+        "ip route replace 10.1.2.0/24 proto static nexthop via 192.168.50.2 nexthop via 192.168.50.3",
         "ip route add 9.9.9.0/24 dev eth0",
         "bridge fdb del $(bridge fdb show dev flannel.1 | sed 's/ .*dst/ dev flannel.1 dst/;q' | sed 's/permanent//')",
         "ip link set flannel.1 down",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,23 +122,27 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("plugin", PLANES)
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found(name: str, plugin: str, in_lab: Callable[..., Any]) -> None:
-    commands, expected, words = FAULTS[name]
+@pytest.mark.parametrize(("user", "plugin"), [*(("root", plugin) for plugin in PLANES), ("user", PLANES[0])])
+def test_a_planted_fault_is_found(user: str, plugin: str, in_lab: Callable[..., Any]) -> None:
+    """One after another in one lab, which is repaired in between and healthy in the end."""
 
     def check(lab: Lab) -> Any:
         from emulab.kubeproxy import named
 
-        web = f"service-{named('default/web/tcp/http')}"
-        nftables.run(lab.namespaces["node-a"], commands.format(web=web))
-        return told(lab)
+        web, found = f"service-{named('default/web/tcp/http')}", {}
+        for name, (commands, *_) in FAULTS.items():
+            nftables.run(lab.namespaces["node-a"], commands.format(web=web))
+            found[name] = told(lab, replace(ONLY, timeout=0.3))
+            lab.repair()
+        return found, told(lab)
 
-    found = in_lab(plugin, check)
-    assert not found["ok"]
-    assert expected in {(field, leg) for _, field, leg, _ in found["findings"]}
-    assert any(words in said for *_, said in found["findings"])
-    assert found["elsewhere"] == []
+    found, afterwards = in_lab(plugin, check)
+    assert afterwards["ok"] and afterwards["findings"] == []
+    for name, (_, expected, words) in FAULTS.items():
+        assert not found[name]["ok"], name
+        assert expected in {(field, leg) for _, field, leg, _ in found[name]["findings"]}, name
+        assert any(words in said for *_, said in found[name]["findings"]), name
+        assert found[name]["elsewhere"] == [], name
 
 
 def test_a_lab_without_services_has_no_such_flows_and_no_such_table(in_lab: Callable[..., Any]) -> None:

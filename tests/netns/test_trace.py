@@ -51,8 +51,13 @@ def told(one: Trace) -> str:
     return " ".join(out.getvalue().split())
 
 
-@pytest.mark.parametrize("plugin", PLUGINS, ids=" ".join)
-def test_what_is_delivered_has_no_reason(plugin: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
+# Whoever traces sees the same; so an ordinary user has one of a kind.
+@pytest.mark.parametrize(
+    ("user", "plugin"),
+    [*(("root", plugin) for plugin in PLUGINS), ("user", ("flannel",)), ("user", ("weave",))],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_is_delivered_has_no_reason(user: str, plugin: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> list[tuple[Trace, float]]:
         found = []
         for source, destination in WAYS:
@@ -117,8 +122,10 @@ def test_the_way_through_a_tunnel(in_lab: Callable[..., Any]) -> None:
     [("flannel", "masquerade fully-random"), ("calico", "masquerade"), ("weave", "masquerade")],
 )
 def test_a_masquerade_is_shown_with_its_rule(plugin: str, rule: str, in_lab: Callable[..., Any]) -> None:
-    for protocol in ("icmp", "udp", "tcp"):
-        one = in_lab("flat", plugin, lambda lab, p=protocol: patient(lab, "default/a1", "internet", protocol=p))
+    def check(lab: Lab) -> list[Trace]:
+        return [patient(lab, "default/a1", "internet", protocol=protocol) for protocol in ("icmp", "udp", "tcp")]
+
+    for one in in_lab("flat", plugin, check):
         (out,) = (hop for hop in one.way("request") if hop.translated)
         assert str(out.place) == "node-a:eth0"
         assert any("source" in change and "-> 192.168.50.1" in change for change in out.changed)
@@ -351,13 +358,16 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_what_is_lost_is_told_with_the_reason(name: str, in_lab: Callable[..., Any]) -> None:
+CODES = {planted.code: name for name, planted in reversed(LOSSES.items())}
+
+
+@pytest.mark.parametrize(("user", "name"), [*(("root", name) for name in LOSSES), *(("user", name) for name in CODES.values())])
+def test_what_is_lost_is_told_with_the_reason(user: str, name: str, in_lab: Callable[..., Any]) -> None:
     planted = LOSSES[name]
 
     def check(lab: Lab) -> tuple[Trace, list[str]]:
         said = [lab.network[node].cmd(command) for node, command in planted.commands]
-        return trace(lab, *planted.way, timeout=0.4, **planted.options), said
+        return trace(lab, *planted.way, timeout=0.3, **planted.options), said
 
     one, said = in_lab(planted.topology, planted.plugin[0], check, *planted.plugin[1:])
     report = told(one)

@@ -26,7 +26,7 @@ LAYERS = (
     ("report", "lab"),
     ("recording", "artifacts", "comparing"),
     ("control",),
-    ("prompt", "checks", "web"),
+    ("prompt", "checks", "web", "cniplugin"),
     ("cli",),
     ("pytest_plugin",),
 )
