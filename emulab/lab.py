@@ -16,13 +16,8 @@ from emulab import kubeproxy, mending
 from emulab.cni.result import Result
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
-<<<<<<< HEAD
 from emulab.drift import RTPROT_KERNEL, Deviation, Found, compare
-from emulab.errors import EmulabError, MachineError, OverloadError
-=======
-from emulab.drift import Deviation, compare
 from emulab.errors import EmulabError, InputError, MachineError, OverloadError
->>>>>>> main
 from emulab.kernel import applier, conntrack, encode, nftables
 from emulab.kernel.attaching import Attaching
 from emulab.kernel.namespaces import Namespaces
@@ -115,13 +110,10 @@ class Lab:
 
         before, changes = self.design, diff(self.design.desired, after.desired)
         endpoints = {e.key: e for design in (before, after) for e in design.cluster.endpoints}
-<<<<<<< HEAD
+        self._check_names(changes.new, endpoints)
         plugins = attached(before.plan) or attached(after.plan)
         extra = self._extra() if plugins else frozenset()
         detached = self._detach(changes) if plugins else {}
-=======
-        self._check_names(changes.new, endpoints)
->>>>>>> main
         self._leave(changes.gone, endpoints)
         self._enter(changes.new, endpoints)
         try:
@@ -137,15 +129,10 @@ class Lab:
             self.repair()
             self.responder.follow(self.namespaces, before.cluster)
             raise
-<<<<<<< HEAD
         after = self.design
-        self.namespaces.remove(changes.gone)
-=======
         self._move_out(before, changes)
         self.namespaces.remove(changes.gone)
         self.namespaces.give_back(self.namespaces.lent.difference(endpoint.key for endpoint in after.cluster.endpoints))
-        self.design = after
->>>>>>> main
         underlay.follow(self.network, after.topology, self.namespaces)
         self._forget_flows(before)
         self._relearn(changes)
@@ -157,7 +144,6 @@ class Lab:
                 applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
         return changes
 
-<<<<<<< HEAD
     def _attach(self, state: State, extra: Collection[tuple[str, Found]]) -> None:
         """Let plugins attach pods, learn their addresses, and take for granted what came of it but for what was ``extra``."""
         made = self.attaching.add(state)
@@ -206,7 +192,7 @@ class Lab:
             if name in endpoints and endpoints[name].node not in gone:
                 self.namespaces.name_pods(endpoints[name].node, {name: endpoints[name].pod.netns})
         self._attach(state, self._extra())
-=======
+
     def _move_out(self, before: Design, changes: Diff) -> None:
         """What is lent does not vanish with what is in it; with a node's namespace its ends would, but only some time later."""
         lent = self.namespaces.lent.intersection(changes.gone)
@@ -214,7 +200,6 @@ class Lab:
         for pair in pairs:
             if pair.peer_namespace in lent:
                 applier.remove(self.namespaces, {pair.peer_namespace: (Veth(pair.peer, pair.name, pair.peer_namespace),)})
->>>>>>> main
 
     def _forget_flows(self, before: Design) -> None:
         """Nodes let go of UDP flows through Services to endpoints that serve no longer, as kube-proxy arranges it."""
@@ -232,14 +217,9 @@ class Lab:
 
     def drift(self) -> list[Deviation]:
         """What of the lab is not as planned: altered by hand, or broken on purpose."""
-<<<<<<< HEAD
-        found = compare(self.design.real, observe(self.namespaces, self.design.real))
-        return [one for one in found if (one.namespace, one.planned) not in self.design.lacking]
-=======
-        desired, lent = self.design.desired, self.namespaces.lent
-        found = compare(desired, observe(self.namespaces, desired))
+        real, lent = self.design.real, self.namespaces.lent
+        found = (d for d in compare(real, observe(self.namespaces, real)) if (d.namespace, d.planned) not in self.design.lacking)
         return [one for one in found if one.planned or one.namespace not in lent]  # what else is there is its owner's business
->>>>>>> main
 
     def repair(self, names: Collection[str] | None = None) -> list[Deviation]:
         """Put back what is not as planned, everywhere or in the namespaces ``names``; returns what it was."""

@@ -12,17 +12,11 @@ from pathlib import Path
 import click
 
 from emulab.cli import guarded
-<<<<<<< HEAD
 from emulab.cli.lab import complete_pod, connect, dump, lab_argument
-
-
-@click.group("cni", short_help="The Container Network Interface: see plugins at work, test one.")
-=======
 from emulab.errors import InputError, MachineError
 
 
-@click.group("cni", short_help="The Container Network Interface: test a plugin, be one.")
->>>>>>> main
+@click.group("cni", short_help="The Container Network Interface: see plugins at work, test one, be one.")
 def command() -> None:
     """What the Container Network Interface is about.
 
@@ -34,7 +28,6 @@ def command() -> None:
     """
 
 
-<<<<<<< HEAD
 @command.command("log")
 @lab_argument
 @click.option("--pod", metavar="POD", shell_complete=complete_pod, help="This pod's calls only.")
@@ -59,7 +52,9 @@ def log(lab: str | None, pod: str | None, output: str | None) -> int:
         from emulab.report import cni_log
 
         cni_log.write(found, sys.stdout)
-=======
+    return 0
+
+
 @command.command("install")
 @click.argument("folder", metavar="DIR", type=click.Path())
 def install(folder: str) -> int:
@@ -86,7 +81,6 @@ def install(folder: str) -> int:
     except OSError as error:
         raise InputError(f"{link}: {error.strerror}") from None
     click.echo(f"{link} -> {plugin}")
->>>>>>> main
     return 0
 
 
