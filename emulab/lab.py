@@ -129,8 +129,8 @@ class Lab:
             self.repair()
             self.responder.follow(self.namespaces, before.cluster)
             raise
-        after = self.design
         self._move_out(before, changes)
+        after = self.design
         self.namespaces.remove(changes.gone)
         self.namespaces.give_back(self.namespaces.lent.difference(endpoint.key for endpoint in after.cluster.endpoints))
         underlay.follow(self.network, after.topology, self.namespaces)
@@ -143,6 +143,14 @@ class Lab:
             for name in self.namespaces:
                 applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
         return changes
+
+    def _move_out(self, before: Design, changes: Diff) -> None:
+        """What is lent does not vanish with what is in it; with a node's namespace its ends would, but only some time later."""
+        lent = self.namespaces.lent.intersection(changes.gone)
+        pairs = [one for things in before.desired.values() for one in things if isinstance(one, Veth)] if lent else []
+        for pair in pairs:
+            if pair.peer_namespace in lent:
+                applier.remove(self.namespaces, {pair.peer_namespace: (Veth(pair.peer, pair.name, pair.peer_namespace),)})
 
     def _attach(self, state: State, extra: Collection[tuple[str, Found]]) -> None:
         """Let plugins attach pods, learn their addresses, and take for granted what came of it but for what was ``extra``."""
@@ -193,14 +201,6 @@ class Lab:
                 self.namespaces.name_pods(endpoints[name].node, {name: endpoints[name].pod.netns})
         self._attach(state, self._extra())
 
-    def _move_out(self, before: Design, changes: Diff) -> None:
-        """What is lent does not vanish with what is in it; with a node's namespace its ends would, but only some time later."""
-        lent = self.namespaces.lent.intersection(changes.gone)
-        pairs = [one for things in before.desired.values() for one in things if isinstance(one, Veth)] if lent else []
-        for pair in pairs:
-            if pair.peer_namespace in lent:
-                applier.remove(self.namespaces, {pair.peer_namespace: (Veth(pair.peer, pair.name, pair.peer_namespace),)})
-
     def _forget_flows(self, before: Design) -> None:
         """Nodes let go of UDP flows through Services to endpoints that serve no longer, as kube-proxy arranges it."""
         serving = kubeproxy.udp_endpoints(self.cluster)
@@ -217,8 +217,8 @@ class Lab:
 
     def drift(self) -> list[Deviation]:
         """What of the lab is not as planned: altered by hand, or broken on purpose."""
-        real, lent = self.design.real, self.namespaces.lent
-        found = (d for d in compare(real, observe(self.namespaces, real)) if (d.namespace, d.planned) not in self.design.lacking)
+        real, lacking, lent = self.design.real, self.design.lacking, self.namespaces.lent
+        found = [one for one in compare(real, observe(self.namespaces, real)) if (one.namespace, one.planned) not in lacking]
         return [one for one in found if one.planned or one.namespace not in lent]  # what else is there is its owner's business
 
     def repair(self, names: Collection[str] | None = None) -> list[Deviation]:

@@ -10,7 +10,7 @@ from typing import Any
 from emulab.control.live import OPERATIONS, Answer, Emit, LiveLab, Operation
 from emulab.control.operations import (  # noqa: F401  (they fill OPERATIONS)
     attaching,
-    births,
+    calls,
     changing,
     expecting,
     kube,
