@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from emulab.diff import Diff, put
-from emulab.drift import Deviation, Foreign, Found
+from emulab.drift import Deviation, Foreign, Found, Listing
 from emulab.state import (
     Address,
     Bridge,
@@ -117,5 +117,7 @@ def _removable(found: Found) -> KernelObject | None:
 
 
 def of(deviations: Iterable[Deviation], names: Collection[str] | None) -> list[Deviation]:
-    """The deviations in the namespaces ``names``; None: all."""
-    return [deviation for deviation in deviations if names is None or deviation.namespace in names]
+    """The deviations in the namespaces ``names`` (None: all) that can be mended: tables as a CNI plugin left them cannot, since
+    nft does not take what it lists of rules of iptables."""
+    meant = (deviation for deviation in deviations if names is None or deviation.namespace in names)
+    return [deviation for deviation in meant if not isinstance(deviation.planned, Listing)]

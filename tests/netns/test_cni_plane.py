@@ -116,6 +116,22 @@ def _look(mounts: int) -> tuple[Any, list[str], list[str]]:
     return network, sorted(os.listdir(f"{STATE}/networks/podnet")), os.listdir(f"{STATE}/results")
 
 
+def test_rules_of_iptables_that_are_gone_are_named_and_left(in_lab: Callable[..., Any]) -> None:
+    def altered(lab: Lab) -> Any:
+        before = lab.drift()
+        with entered(lab.namespaces["node-1"].net):
+            subprocess.run(["iptables", "-w", "-F", "CNI-FORWARD"], check=True, capture_output=True)
+        said = [str(one) for one in lab.drift()]
+        lab.repair()
+        return before, said, [str(one) for one in lab.drift()]
+
+    before, said, after = in_lab("fleet,2,1", "cni", altered, example("20-chain"))
+    assert before == []
+    assert len(said) == 1
+    assert said[0].startswith("node-1: altered: nft table ip filter (chain CNI-FORWARD: missing: ")
+    assert after == said
+
+
 def test_pods_and_nodes_come_and_go(in_lab: Callable[..., Any]) -> None:
     def live(lab: Lab) -> Any:
         lab.change(change.add_pod(lab.design, "x", "node-a"))
