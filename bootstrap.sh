@@ -9,7 +9,8 @@ readonly STAMP=$VENV/installed # written last, so an environment without it is h
 readonly LOG=$HOME_DIR/bootstrap.log
 readonly COMMAND=/usr/local/bin/emulab # a folder that is in sudo's secure_path
 readonly PACKAGES=(python3 python3-venv mininet iproute2 nftables iputils-ping ethtool libpcap0.8)
-readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq chromium iperf3)
+readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq chromium iperf3 containernetworking-plugins iptables golang-go
+    golang-github-appc-cni-dev podman crun)
 readonly USAGE='Usage: ./bootstrap.sh                        install emulab and what it needs
        ./bootstrap.sh run [ARGS...]          install, then: emulab run ARGS...
        ./bootstrap.sh test [PYTEST ARGS...]  install with the test requirements, then run the test suite
@@ -68,6 +69,7 @@ stamp() { # extra: one line that changes whenever the environment has to be made
 
 is_installed() { # extra
     [[ $(readlink "$COMMAND") == "$VENV/bin/emulab" && -x $COMMAND && -e $STAMP ]] || return 1
+    [[ $(readlink "$COMMAND-cni") == "$VENV/bin/emulab-cni" && -x $COMMAND-cni ]] || return 1
     # An environment for the tests serves everything else as well.
     [[ $(<"$STAMP") == "$(stamp "$1")" || $(<"$STAMP") == "$(stamp test)" ]] || return 1
     "$VENV/bin/python" -m pip --disable-pip-version-check check &>/dev/null
@@ -75,7 +77,10 @@ is_installed() { # extra
 
 install_environment() { # extra
     "$python" -ISc 'import sys; sys.exit(sys.version_info < (3, 10))' || fail 3 "$python is not Python 3.10 or later"
-    [[ -L $COMMAND || ! -e $COMMAND ]] || fail 3 "$COMMAND is there and is not a link to emulab: move it away"
+    local link
+    for link in "$COMMAND" "$COMMAND-cni"; do
+        [[ -L $link || ! -e $link ]] || fail 3 "$link is there and is not a link to emulab: move it away"
+    done
     say "installing emulab from $repo in $VENV"
     rm -rf "$VENV"
     logged "making the environment" "$python" -m venv "$VENV"
@@ -83,6 +88,7 @@ install_environment() { # extra
     # An ordinary user cannot keep what Python makes of the files here, and would wait for it at every command.
     logged "compiling" "$VENV/bin/python" -m compileall -q "$repo/emulab" "$repo/plugins" "$repo/topologies"
     ln -sfn "$VENV/bin/emulab" "$COMMAND"
+    ln -sfn "$VENV/bin/emulab-cni" "$COMMAND-cni" # the CNI plugin
     stamp "$1" >"$STAMP"
     # The user who called sudo, or else any user:
     setpriv --reuid "${SUDO_UID:-65534}" --regid "${SUDO_GID:-65534}" --clear-groups test -r "$repo/setup.cfg" ||

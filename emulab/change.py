@@ -12,7 +12,7 @@ from itertools import combinations
 
 from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPAddress, Link, Node, Pod, Topology
+from emulab.model import Attachment, Cluster, Endpoint, IPAddress, Link, Node, Pod, Topology
 from emulab.objects import HostPod, Labels, Objects
 from emulab.planning import Design, guarded, planned
 from emulab.topology import free_addresses, validate
@@ -24,11 +24,14 @@ def add_pod(
     node: str,
     addresses: Sequence[IPAddress] = (),
     labels: Mapping[str, str] | None = None,
+    rates: tuple[int, int] = (0, 0),
+    attachment: Attachment | None = None,
 ) -> Design:
     """One more pod, ``name`` or ``namespace/name``, on a node that runs."""
     _running(design.topology, node)
     namespace, _, short = name.rpartition("/")
     pod = Pod(short, node, namespace or "default", tuple(addresses), tuple(sorted((labels or {}).items())))
+    pod = replace(pod, rates=rates, attachment=attachment)
     everybody: list[Pod | HostPod] = [*design.topology.pods, *design.topology.objects.host_pods]
     if any(other.key == pod.key for other in everybody):
         raise InputError(f"there is a pod '{pod.key}' already")
@@ -179,6 +182,7 @@ def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
     validate(topology)
     ipam = copy.deepcopy(design.ipam) if coming or len(kept) < len(before) else design.ipam
     found = {key: before[key].addresses for key in kept}
+    macs = {key: before[key].hardware for key in kept}
 
     def allocate() -> None:
         for key, endpoint in before.items():
@@ -188,7 +192,7 @@ def reshape(design: Design, pods: Sequence[Pod], objects: Objects) -> Design:
             found[pod.key] = ipam.allocate(pod)
 
     guarded(design.plane.name, allocate)
-    return _next(design, topology, ipam, tuple(Endpoint(pod, found[pod.key]) for pod in pods))
+    return _next(design, topology, ipam, tuple(Endpoint(pod, found[pod.key], macs.get(pod.key, "")) for pod in pods))
 
 
 def relabel(design: Design, labels: Mapping[str, Labels]) -> Design:

@@ -11,16 +11,17 @@ they see a topology or a cluster and nothing else, least of all the machine.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, IPNetwork, Topology
+from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, IPNetwork, Pod, Topology
 from emulab.objects import Policy
 from emulab.state import Address, Bridge, BridgePort, KernelObject, RateLimit, Route, State, Sysctl, Up, Veth
 
@@ -28,6 +29,30 @@ EUI64_OF_EE = ipaddress.IPv6Address("fe80::ecee:eeff:feee:eeee")
 CALICO_GATEWAY = ipaddress.IPv4Address("169.254.1.1")
 CALICO_MAC = "ee:ee:ee:ee:ee:ee"
 EVERYWHERE = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}  # a default route's destination
+
+
+@dataclass(frozen=True)
+class File:
+    """An option whose value is a file: what a user types is its path, what a plugin sees is its text."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class Folder(str):
+    """An option whose value is a folder: an absolute path, or "" where none was given."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The network configuration that a real data plane puts on a node, and what its plugins hand on to others: the
+    configuration by the plugin that does so."""
+
+    conflist: Mapping[str, Any]
+    delegates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,8 @@ class DataPlane(ABC):
 
     def options(self) -> dict[str, object]:
         """The options with their values, as a report shows them."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value.path if isinstance(value, File) else value for name, value in values.items()}
 
     def check(self, topology: Topology) -> None:  # noqa: B027 (a hook, not a stub: most plugins accept everything)
         """Refuse, by `InputError`, an option or topology that this data plane cannot serve."""
@@ -83,9 +109,24 @@ class DataPlane(ABC):
         """What of a policy this data plane does not enforce, in words for the user; "" when it enforces all of it."""
         return f"{self.name} enforces no {policy.kind}: nothing is blocked"
 
+    def installed(self, cluster: Cluster, node: str) -> Installed | None:
+        """By what CNI configuration the real one attaches pods; None when that is not known."""
+        return None
+
     def target(self, cluster: Cluster, destination: Endpoint, family: int, protocol: str, port: int) -> tuple[IPAddress, int]:
         """Where a pod has to send in order to meet ``destination``: on a flat network, the pod's own address and port."""
         return destination.address(family), port
+
+
+def sandbox_id(pod: Pod) -> str:
+    """The container id of a pod: 64 hex digits as containerd's, and the same each time."""
+    return hashlib.sha256(pod.key.encode()).hexdigest()
+
+
+def cni_arguments(pod: Pod) -> dict[str, str]:
+    """CNI_ARGS as the container runtimes of the kubelet give them."""
+    names = {"K8S_POD_NAMESPACE": pod.namespace, "K8S_POD_NAME": pod.name}
+    return {"IgnoreUnknown": "1", **names, "K8S_POD_INFRA_CONTAINER_ID": sandbox_id(pod)}
 
 
 def build_cluster(topology: Topology, ipam: Ipam) -> Cluster:

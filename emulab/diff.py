@@ -15,6 +15,8 @@ from emulab.state import (
     Address,
     Bridge,
     BridgePort,
+    CniAttachment,
+    CniNetwork,
     Device,
     FdbEntry,
     KernelObject,
@@ -99,7 +101,7 @@ def _alterable(before: KernelObject, after: KernelObject) -> bool:
         return replace(before, mtu=after.mtu, mac=after.mac, learning=after.learning) == after
     if isinstance(before, Veth) and isinstance(after, Veth):
         return replace(before, mtu=after.mtu, mac=after.mac, peer_mac=after.peer_mac) == after
-    return type(before) is type(after) and not isinstance(before, Address)
+    return type(before) is type(after) and not isinstance(before, (Address, CniAttachment))
 
 
 def _names(thing: KernelObject) -> tuple[str, ...]:
@@ -185,6 +187,16 @@ def _(thing: FdbEntry) -> Iterator[str]:
 @removal.register
 def _(thing: RateLimit) -> Iterator[str]:
     yield f"tc qdisc del dev {thing.device} root"
+
+
+@removal.register
+def _(thing: CniNetwork) -> Iterator[str]:
+    yield f"rm {thing.path}"
+
+
+@removal.register
+def _(thing: CniAttachment) -> Iterator[str]:
+    yield from thing.removal()
 
 
 @removal.register

@@ -12,7 +12,6 @@ Exit 1 is not an error: it says that a check found something.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -60,6 +59,8 @@ class KernelError(EmulabError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the known name closest to ``name``, or the list of all when none is close."""
+    import difflib  # only when something is wrong: a CNI runtime waits for our start
+
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

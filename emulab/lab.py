@@ -9,24 +9,26 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from emulab import kubeproxy, mending
+from emulab.cni.result import Result
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
-from emulab.drift import Deviation, compare
-from emulab.errors import EmulabError, MachineError, OverloadError
+from emulab.drift import RTPROT_KERNEL, Deviation, Found, compare
+from emulab.errors import EmulabError, InputError, MachineError, OverloadError
 from emulab.kernel import applier, conntrack, encode, nftables
+from emulab.kernel.attaching import Attaching
 from emulab.kernel.namespaces import Namespaces
 from emulab.kernel.observe import observe
-from emulab.model import SWITCHES, Cluster, Endpoint
-from emulab.planning import Design
+from emulab.model import SWITCHES, Cluster, Endpoint, IPAddress
+from emulab.planning import Design, attached, corrected
 from emulab.probe import neighbours
 from emulab.probe.taps import stamped
 from emulab.result import RunResult
 from emulab.serving.responder import Responder
-from emulab.state import Bridge, Device, FdbEntry, State, Up, Veth, Vxlan
+from emulab.state import Bridge, Cni, CniAttachment, Device, FdbEntry, KernelObject, Route, State, Up, Veth, Vxlan
 from emulab.verification import Probing, Verification, tunnel_ports
 
 _ATTEMPTS = 3  # measurements on a machine that is too busy
@@ -50,6 +52,8 @@ class Lab:
         self._release.enter_context(stamped())
         self.responder = Responder()
         self._release.callback(self.responder.close)
+        self.attaching = Attaching(self.namespaces)
+        self._release.callback(self.attaching.close)
         self._round = int(time.time()) & 0x3FFF
         self._primed: Design | None = None
 
@@ -63,7 +67,8 @@ class Lab:
 
     @property
     def plan(self) -> State:
-        return self.design.plan
+        """What is planned, and what CNI plugins have made of it."""
+        return self.design.made
 
     def __enter__(self) -> Lab:
         return self
@@ -85,14 +90,18 @@ class Lab:
 
             self.network = underlay.start(self.cluster.topology, self.namespaces)
         with self.phase("pods"):
+            if attached(self.design.plan):
+                self.attaching.prepare(self.design.plan)
             self.namespaces.create([endpoint.key for endpoint in self.cluster.endpoints])
             for node in self.cluster.nodes:
                 self.namespaces.add_mounts(node.name)
                 pods = {e.key: e.pod.netns for e in self.cluster.endpoints_on(node.name)}
                 self.namespaces.name_pods(node.name, pods)
         with self.phase("data plane"):
-            applier.add(self.namespaces, self.plan)
-            self.wait_until_up({**_switched_on(self.design.desired), **_switched_on(self.design.desired, pods=True)})
+            applier.add(self.namespaces, self.design.plan)
+            if attached(self.design.plan):
+                self._attach(self.design.plan, frozenset())
+            self.wait_until_up({**_switched_on(self.design.real), **_switched_on(self.design.real, pods=True)})
         self.responder.follow(self.namespaces, self.cluster)
 
     def change(self, after: Design) -> Diff:
@@ -101,18 +110,29 @@ class Lab:
 
         before, changes = self.design, diff(self.design.desired, after.desired)
         endpoints = {e.key: e for design in (before, after) for e in design.cluster.endpoints}
+        self._check_names(changes.new, endpoints)
+        plugins = attached(before.plan) or attached(after.plan)
+        extra = self._extra() if plugins else frozenset()
+        detached = self._detach(changes) if plugins else {}
         self._leave(changes.gone, endpoints)
         self._enter(changes.new, endpoints)
         try:
             applier.apply(self.namespaces, changes)
+            self.design = after
+            if plugins:
+                self._attach(changes.add, extra)
         except EmulabError:
+            self.design = before
             self._leave(changes.new, endpoints)
             self.namespaces.remove(changes.new)
+            self._reattach(detached, changes.gone, endpoints)
             self.repair()
             self.responder.follow(self.namespaces, before.cluster)
             raise
+        self._move_out(before, changes)
+        after = self.design
         self.namespaces.remove(changes.gone)
-        self.design = after
+        self.namespaces.give_back(self.namespaces.lent.difference(endpoint.key for endpoint in after.cluster.endpoints))
         underlay.follow(self.network, after.topology, self.namespaces)
         self._forget_flows(before)
         self._relearn(changes)
@@ -123,6 +143,63 @@ class Lab:
             for name in self.namespaces:
                 applier.forget_neighbours(self.namespaces[name], applier.UNANSWERED)
         return changes
+
+    def _move_out(self, before: Design, changes: Diff) -> None:
+        """What is lent does not vanish with what is in it; with a node's namespace its ends would, but only some time later."""
+        lent = self.namespaces.lent.intersection(changes.gone)
+        pairs = [one for things in before.desired.values() for one in things if isinstance(one, Veth)] if lent else []
+        for pair in pairs:
+            if pair.peer_namespace in lent:
+                applier.remove(self.namespaces, {pair.peer_namespace: (Veth(pair.peer, pair.name, pair.peer_namespace),)})
+
+    def _attach(self, state: State, extra: Collection[tuple[str, Found]]) -> None:
+        """Let plugins attach pods, learn their addresses, and take for granted what came of it but for what was ``extra``."""
+        made = self.attaching.add(state)
+        try:
+            after = corrected(self.design, {pod: _given(result) for pod, result in made.items()})
+            applier.apply(self.namespaces, diff(self.design.desired, after.desired))
+        except EmulabError:
+            self.attaching.remove(state)
+            raise
+        for name in after.desired:
+            self.namespaces[name].look()
+        plain = {name: tuple(t for t in objects if not isinstance(t, Cni)) for name, objects in after.desired.items()}
+        adopted: dict[str, list[KernelObject]] = {}
+        observed = observe(self.namespaces, plain)
+        for one in compare(plain, observed):
+            if one.planned is None and one.found is not None and (one.namespace, one.found) not in extra:
+                adopted.setdefault(one.namespace, []).append(cast(KernelObject, one.found))
+        after = replace(after, adopted={name: tuple(things) for name, things in adopted.items()})
+        missing = ((one.namespace, one.planned) for one in compare(after.real, observed) if not one.found)
+        lacking = {(name, thing) for name, thing in missing if isinstance(thing, Route) and thing.protocol == RTPROT_KERNEL}
+        self.design = replace(after, lacking=frozenset(lacking))
+
+    def _extra(self) -> frozenset[tuple[str, Found]]:
+        """What is there and should not be: no plugin has made it."""
+        return frozenset((one.namespace, one.found) for one in self.drift() if one.found is not None)
+
+    def _detach(self, changes: Diff) -> State:
+        """Let plugins detach the pods that leave nodes that stay; returns those."""
+        leaving: dict[str, tuple[KernelObject, ...]] = {}
+        for state in (changes.first, changes.remove):
+            for name, objects in state.items():
+                if name not in changes.gone:
+                    leaving[name] = (*leaving.get(name, ()), *(t for t in objects if isinstance(t, CniAttachment)))
+        try:
+            self.attaching.remove(leaving)
+        except EmulabError:
+            self._reattach(leaving, (), {})
+            raise
+        return leaving
+
+    def _reattach(self, state: State, gone: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
+        """Undo `_detach`."""
+        if not any(state.values()):
+            return
+        for name in gone:
+            if name in endpoints and endpoints[name].node not in gone:
+                self.namespaces.name_pods(endpoints[name].node, {name: endpoints[name].pod.netns})
+        self._attach(state, self._extra())
 
     def _forget_flows(self, before: Design) -> None:
         """Nodes let go of UDP flows through Services to endpoints that serve no longer, as kube-proxy arranges it."""
@@ -140,8 +217,9 @@ class Lab:
 
     def drift(self) -> list[Deviation]:
         """What of the lab is not as planned: altered by hand, or broken on purpose."""
-        desired = self.design.desired
-        return compare(desired, observe(self.namespaces, desired))
+        real, lacking, lent = self.design.real, self.design.lacking, self.namespaces.lent
+        found = [one for one in compare(real, observe(self.namespaces, real)) if (one.namespace, one.planned) not in lacking]
+        return [one for one in found if one.planned or one.namespace not in lent]  # what else is there is its owner's business
 
     def repair(self, names: Collection[str] | None = None) -> list[Deviation]:
         """Put back what is not as planned, everywhere or in the namespaces ``names``; returns what it was."""
@@ -151,7 +229,7 @@ class Lab:
             if not deviations:
                 break
             deviations = [d for d in deviations if d.found and isinstance(d.planned, Device)] or deviations
-            changes = mending.mend(self.design.desired, deviations)
+            changes = mending.mend(self.design.real, deviations)
             for name in {*changes.touched, *(d.namespace for d in deviations)}:
                 self.namespaces[name].look()
             applier.apply(self.namespaces, changes)
@@ -188,6 +266,15 @@ class Lab:
         found = [endpoint.mac for endpoint in self.cluster.endpoints_on(node)]
         return found + [thing.mac for thing in self.design.desired[node] if isinstance(thing, Bridge) and thing.mac]
 
+    def _check_names(self, new: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
+        """Somebody may have typed `ip netns add` on a node."""
+        for node in {endpoints[name].node for name in new if name in endpoints}.intersection(self.namespaces):
+            taken = self.namespaces.names_on(node)
+            for name in new:
+                if name in endpoints and endpoints[name].node == node and endpoints[name].pod.netns in taken:
+                    there = endpoints[name].pod.netns
+                    raise InputError(f"{node} has a network namespace '{there}' that is no pod's, where {name} would be")
+
     def _enter(self, new: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
         """Make the namespaces that are to come, and give them their names."""
         self.namespaces.create(list(new))
@@ -203,6 +290,7 @@ class Lab:
         if gone:
             self.namespaces.kill(gone)
             self.responder.leave(gone)
+            self.attaching.leave(gone)
         for name in gone:
             if name in endpoints and endpoints[name].node not in gone:
                 self.namespaces.unname_pods(endpoints[name].node, [endpoints[name].pod.netns])
@@ -261,6 +349,12 @@ class Lab:
         self.timings.update(verification.timings)
         result.timings = self.timings
         return result
+
+
+def _given(result: Result) -> tuple[tuple[IPAddress, ...], str]:
+    """A pod's addresses, and the MAC of its interface."""
+    inside = [one for one in result.interfaces if one.sandbox]
+    return tuple(one.address.ip for one in result.ips), inside[0].mac if inside else ""
 
 
 def _both_ends(desired: State, devices: Mapping[str, set[str]]) -> dict[str, set[str]]:

@@ -80,6 +80,16 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """Who had a pod attached by CNI, in a network namespace that is not ours: ``sandbox`` is its path there."""
+
+    network: str
+    container: str
+    interface: str
+    sandbox: str
+
+
+@dataclass(frozen=True)
 class Pod:
     """A pod as asked for; ``addresses`` are the fixed ones (at most one per family).
 
@@ -99,6 +109,7 @@ class Pod:
     hostname: str = ""
     subdomain: str = ""
     rates: tuple[int, int] = (0, 0)
+    attachment: Attachment | None = None
     manifest: Manifest = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -253,10 +264,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A pod's attachment: the pod with the addresses it really has, IPv4 first."""
+    """A pod's attachment: the pod with the addresses it really has, IPv4 first.
+
+    ``hardware`` is its interface's MAC where somebody else chose it.
+    """
 
     pod: Pod
     addresses: tuple[IPAddress, ...]
+    hardware: str = ""
 
     @property
     def key(self) -> str:
@@ -269,7 +284,7 @@ class Endpoint:
     @property
     def mac(self) -> str:
         """``0a:58`` and the IPv4 address in hex, so that it can be read in a capture (the old CNI bridge convention)."""
-        return mac_of(self.addresses[0], "0a:58")
+        return self.hardware or mac_of(self.addresses[0], "0a:58")
 
     def address(self, family: int) -> IPAddress:
         return next(a for a in self.addresses if a.version == family)

@@ -5,19 +5,21 @@ A plugin is somebody's code: whatever it raises becomes one line that says where
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-from emulab import fabric, kubeproxy
+from emulab import fabric, hostports, kubeproxy
 from emulab.dataplane import DataPlane, build_cluster
 from emulab.errors import EmulabError, InputError, PluginError
 from emulab.ipam.contract import Ipam
-from emulab.model import Cluster, Topology
-from emulab.state import Bridge, Device, State, Veth, merge
+from emulab.ipam.host_local import HostLocal
+from emulab.model import Cluster, Endpoint, IPAddress, Pod, Topology
+from emulab.state import Bridge, Cni, Device, KernelObject, State, Veth, merge
 
 T = TypeVar("T")
 _NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
@@ -34,6 +36,8 @@ class Design:
     ipam: Ipam
     cluster: Cluster
     plan: State
+    adopted: State = field(default_factory=dict)  # what CNI plugins have made of it, as it was found afterwards
+    lacking: frozenset[tuple[str, KernelObject]] = frozenset()  # and what they have taken away of what comes by itself
 
     @property
     def topology(self) -> Topology:
@@ -46,6 +50,22 @@ class Design:
         off |= {endpoint.key for endpoint in self.cluster.endpoints if endpoint.node in off}
         whole = merge(fabric.plan(self.topology), self.plan)
         return {namespace: objects for namespace, objects in whole.items() if namespace not in off}
+
+    @cached_property
+    def made(self) -> State:
+        """The plan with what its attachments have become."""
+        if not self.adopted and not attached(self.plan):
+            return self.plan
+        plain = {name: tuple(thing for thing in objects if not isinstance(thing, Cni)) for name, objects in self.plan.items()}
+        return merge(plain, self.adopted)
+
+    @cached_property
+    def real(self) -> State:
+        """`desired` with what its attachments have become: what the kernel should hold."""
+        if self.made is self.plan:
+            return self.desired
+        whole = merge(fabric.plan(self.topology), self.made)
+        return {namespace: objects for namespace, objects in whole.items() if namespace in self.desired}
 
     @property
     def places(self) -> dict[str, tuple[str, str]]:
@@ -79,7 +99,45 @@ def planned(plane: DataPlane, ipam: Ipam, cluster: Cluster) -> Design:
     if cluster.topology.objects.services:
         bridged = {node.name for node in cluster.nodes if any(isinstance(thing, Bridge) for thing in plan.get(node.name, ()))}
         plan = merge(plan, kubeproxy.plan(cluster, bridged), fabric.announced(cluster))
+    if any(port.host_port for pod in cluster.topology.pods for port in pod.ports) and not attached(plan):
+        plan = merge(plan, hostports.plan(cluster, plan))
     return Design(plane, ipam, cluster, plan)
+
+
+def attached(state: State) -> bool:
+    """Whether CNI plugins have a part in it."""
+    return any(isinstance(thing, Cni) for objects in state.values() for thing in objects)
+
+
+def corrected(design: Design, found: Mapping[str, tuple[tuple[IPAddress, ...], str]]) -> Design:
+    """The same with the addresses and MACs that pods have really got, by pod.  Raises `InputError` when they will not do."""
+    families = design.topology.families
+    endpoints: dict[str, Endpoint] = {}
+    other: dict[Pod, tuple[IPAddress, ...]] = {}
+    for endpoint in design.cluster.endpoints:
+        if endpoint.key not in found:
+            continue
+        given, mac = found[endpoint.key]
+        addresses = tuple(next((a for a in given if a.version == family), None) for family in families)
+        if None in addresses:
+            lacking = " and ".join(f"IPv{f}" for f, address in zip(families, addresses, strict=True) if address is None)
+            has = f"gave it {', '.join(map(str, given))}" if given else "gave it none"
+            raise InputError(f"{endpoint.key} has no {lacking} address, which all pods of this topology have: its network {has}")
+        real = tuple(address for address in addresses if address is not None)
+        pod = endpoint.pod if set(endpoint.pod.addresses) <= set(real) else replace(endpoint.pod, addresses=())
+        endpoints[endpoint.key] = Endpoint(pod, real, mac)
+        if real != endpoint.addresses:
+            other[pod] = real
+    whole = tuple(endpoints.get(endpoint.key, endpoint) for endpoint in design.cluster.endpoints)
+    pods = {endpoint.key: endpoint.pod for endpoint in whole}
+    topology = replace(design.topology, pods=tuple(pods.get(pod.key, pod) for pod in design.topology.pods))
+    cluster = replace(design.cluster, topology=topology, endpoints=whole)
+    if not other:
+        return replace(design, cluster=cluster)
+    ipam = copy.deepcopy(design.ipam)
+    if isinstance(ipam, HostLocal):
+        ipam.correct(other)
+    return planned(design.plane, ipam, cluster)
 
 
 def guarded(plugin: str, work: Callable[[], T]) -> T:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import GenericAlias, ModuleType
 from typing import NamedTuple, TypeVar
 
-from emulab.dataplane import DataPlane
+from emulab.dataplane import DataPlane, File, Folder
 from emulab.errors import EmulabError, InputError, PluginError, nearest
 from emulab.model import Topology
 from emulab.topology import validate
@@ -98,6 +98,17 @@ def _value(key: str, text: str, kind: object) -> object:
             return int(text, 0)
         except ValueError:
             raise InputError(f"--set {key}={text}: a whole number expected") from None
+    if Folder in kinds:
+        if text and not Path(text).is_dir():
+            raise InputError(f"--set {key}={text}: a folder expected")
+        return Folder(Path(text).absolute() if text else "")
+    if File in kinds:
+        try:
+            return File(text, Path(text).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"--set {key}={text}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"--set {key}={text}: no text in UTF-8") from None
     return text
 
 

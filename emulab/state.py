@@ -318,9 +318,80 @@ class NftTable:
             yield f"nft {shlex.quote(rule)}"
 
 
+@dataclass(frozen=True)
+class CniNetwork:
+    """A node's network configuration: the file ``/etc/cni/net.d/10-NAME.conflist`` with ``text``.
+
+    ``binaries`` is the machine's folder that the node sees as /opt/cni/bin; "": where distributions put the plugins.
+    """
+
+    name: str
+    text: str
+    binaries: str = ""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return ("cni network", self.name)
+
+    @property
+    def path(self) -> str:
+        return f"/etc/cni/net.d/10-{self.name}.conflist"
+
+    def lines(self) -> Iterator[str]:
+        yield f"cat > {self.path} <<'EOF'\n{self.text}\nEOF"
+
+
+@dataclass(frozen=True)
+class CniAttachment:
+    """A pod's attachment to the ``network`` of its node, which plugins carry out: ADD when it comes, DEL when it goes.
+
+    ``pod`` is the pod's key and ``netns`` its name in the node; ``args`` are CNI_ARGS, ``capabilities`` the arguments for
+    plugins that declare them, as JSON text.
+    """
+
+    network: str
+    pod: str
+    netns: str
+    container: str
+    ifname: str = "eth0"
+    args: tuple[tuple[str, str], ...] = ()
+    capabilities: str = "{}"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return ("cni attachment", self.network, self.container, self.ifname)
+
+    def lines(self) -> Iterator[str]:
+        yield self._typed("add")
+
+    def removal(self) -> Iterator[str]:
+        yield self._typed("del")
+
+    def _typed(self, verb: str) -> str:
+        """By cnitool, the reference client, which makes up a container id of its own."""
+        words = [f"CNI_IFNAME={self.ifname}"] if self.ifname != "eth0" else []
+        words += [f"CAP_ARGS={shlex.quote(self.capabilities)}"] if self.capabilities != "{}" else []
+        return " ".join([*words, f"CNI_PATH=/opt/cni/bin cnitool {verb} {self.network} /run/netns/{self.netns}"])
+
+
 KernelObject = Union[
-    Sysctl, Bridge, Veth, Vxlan, BridgePort, Offload, Up, RateLimit, Address, Route, Neighbor, FdbEntry, NftTable
+    Sysctl,
+    Bridge,
+    Veth,
+    Vxlan,
+    BridgePort,
+    Offload,
+    Up,
+    RateLimit,
+    Address,
+    Route,
+    Neighbor,
+    FdbEntry,
+    NftTable,
+    CniNetwork,
+    CniAttachment,
 ]
+Cni = (CniNetwork, CniAttachment)  # carried out by plugins, not by the kernel
 Device = (Bridge, Veth, Vxlan)
 State = Mapping[str, tuple[KernelObject, ...]]
 

@@ -298,7 +298,7 @@ class Verification:
 
 def tunnel_ports(design: Design) -> frozenset[int]:
     """The UDP ports at which the data plane's tunnels end."""
-    return frozenset(thing.port for objects in design.plan.values() for thing in objects if isinstance(thing, Vxlan))
+    return frozenset(thing.port for objects in design.made.values() for thing in objects if isinstance(thing, Vxlan))
 
 
 def _mtu(flow: Flow, mtu: int, full: Any, over: Any) -> MtuResult:

@@ -28,7 +28,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
-from emulab.dataplane import DataPlane, Tunnel, Wire, forwarding, host_network, interface, minimum_mtu, room_for, routed
+from emulab.dataplane import (
+    DataPlane,
+    Installed,
+    Tunnel,
+    Wire,
+    forwarding,
+    host_network,
+    interface,
+    minimum_mtu,
+    room_for,
+    routed,
+)
 from emulab.errors import InputError, nearest
 from emulab.ipam.blocks import BLOCK_LENGTH, Blocks
 from emulab.ipam.contract import Ipam
@@ -134,6 +145,20 @@ class Calico(DataPlane):
     def plan(self, cluster: Cluster) -> State:
         between, policies = self._between(cluster), Policies(cluster)
         return merge(*(self._node(cluster, node.name, between[node.name], policies) for node in cluster.nodes))
+
+    def installed(self, cluster: Cluster, node: str) -> Installed:
+        """As the install-cni container of calico-node writes it."""
+        calico = {
+            "type": "calico",
+            "datastore_type": "kubernetes",
+            "nodename": node,
+            "mtu": self._pod_mtu(cluster.topology),
+            "ipam": {"type": "calico-ipam"},
+            "policy": {"type": "k8s"},
+        }
+        others = [("bandwidth", "bandwidth"), ("portmap", "portMappings")]
+        chain = [calico, *({"type": kind, "capabilities": {capability: True}} for kind, capability in others)]
+        return Installed({"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": chain})
 
     def unenforced(self, policy: Policy) -> str:
         return ""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from emulab.dataplane import EVERYWHERE, DataPlane, Tunnel, Wire, bridged, forwarding, interface, minimum_mtu, room_for
+from emulab.dataplane import EVERYWHERE, DataPlane, Installed, Tunnel, Wire, bridged, forwarding, interface, minimum_mtu, room_for
 from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.ipam.host_local import HostLocal
@@ -62,6 +62,26 @@ class Flannel(DataPlane):
     def unenforced(self, policy: Policy) -> str:
         others = "kube-network-policies or Calico" if policy.kubernetes else "Calico"
         return f"{super().unenforced(policy)} ({others} beside it would)"
+
+    def installed(self, cluster: Cluster, node: str) -> Installed:
+        """As kube-flannel.yml has it; the flannel plugin hands on to bridge what flanneld wrote to /run/flannel/subnet.env."""
+        leases = [str(lease.network) for lease in cluster.leases_of(node)]
+        bridge = {
+            "type": "bridge",
+            "hairpinMode": True,
+            "isGateway": True,
+            "isDefaultGateway": True,
+            "ipMasq": False,
+            "mtu": self._mtu(cluster.topology),
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": lease}] for lease in leases],
+                "routes": [{"dst": str(cidr)} for cidr in cluster.topology.pod_cidrs],
+            },
+        }
+        flannel = {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}}
+        portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+        return Installed({"cniVersion": "0.3.1", "name": "cbr0", "plugins": [flannel, portmap]}, {"flannel": bridge})
 
     def wire(self, cluster: Cluster, source: Endpoint, destination: Endpoint, family: int) -> Wire:
         topology, here, there = cluster.topology, source.node, destination.node

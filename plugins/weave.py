@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
-from emulab.dataplane import EVERYWHERE, DataPlane, Tunnel, Wire, bridged, forwarding, minimum_mtu, room_for
+from emulab.dataplane import EVERYWHERE, DataPlane, Installed, Tunnel, Wire, bridged, forwarding, minimum_mtu, room_for
 from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
 from emulab.ipam.ring import Ring
@@ -80,6 +80,12 @@ class Weave(DataPlane):
         underlay = replace(topology, name="", description="", pods=(), objects=Objects())
         datapaths = _datapaths(underlay, self._mtu(topology), self.port)
         return merge(*(self._node(cluster, node.name, datapaths[node.name], npc) for node in cluster.nodes))
+
+    def installed(self, cluster: Cluster, node: str) -> Installed:
+        """As the launch script of weave-kube writes it."""
+        portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
+        chain = [{"type": "weave-net", "hairpinMode": True, "ipam": {"type": "weave-ipam"}}, portmap]
+        return Installed({"cniVersion": "0.3.0", "name": "weave", "plugins": chain})
 
     def unenforced(self, policy: Policy) -> str:
         if not policy.kubernetes:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ def typed(lines: Sequence[str], folder: Path) -> list[Typed]:
     """Type the lines in ``folder``, where the examples are too; `sudo` is whoever runs the tests."""
     prologue = f"""sudo() {{ "$@"; }}
 emulab() {{ {sys.executable} -m emulab "$@"; }}
+emulab-cni() {{ {sysconfig.get_path("scripts")}/emulab-cni "$@"; }}
 pytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}
 unset "${{!PYTEST@}}" CI  # nobody types in a worker of these tests
 interrupted() {{ timeout --preserve-status --signal=INT 0.8 {sys.executable} -m emulab "$@"; }}
@@ -50,8 +52,10 @@ ln -sfn {ROOT}/examples .
 
 
 def _own_run() -> None:
-    """Root's labs are in /run/emulab, which is another folder here."""
+    """Root's labs are in /run/emulab, which is another folder here, as is that of `ip netns`."""
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     os.makedirs("/run/emulab", mode=0o700, exist_ok=True)
     syscalls.mount("tmpfs", "/run/emulab", "tmpfs", 0, "mode=700")
+    os.makedirs("/run/netns", exist_ok=True)
+    syscalls.mount("tmpfs", "/run/netns", "tmpfs", 0, "mode=755")

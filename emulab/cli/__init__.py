@@ -20,7 +20,7 @@ COMMANDS = (
     *("up", "down", "ls", "inspect", "exec", "shell", "cli", "get", "capture", "probe", "verify"),
     *("apply", "delete", "label", "describe"),
     *("pod", "node", "link", "partition", "heal", "watch", "drift", "repair", "trace", "fault", "diagnose"),
-    *("why", "policy", "report", "serve"),
+    *("why", "policy", "report", "serve", "cni"),
 )
 INTERRUPTED = 130
 BROKEN = 70  # EX_SOFTWARE of sysexits.h: a mistake of ours

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emulab.control.places import Place
@@ -22,12 +22,22 @@ class Refused(EmulabError):
         self.exit_code = exit_code
 
 
+def _refusal(message: dict[str, Any]) -> EmulabError:
+    if "cni" in message:
+        from emulab.cni.errors import CniError
+
+        if error := CniError.read(message["cni"]):
+            return error
+    return Refused(message["error"], message["exit_code"])
+
+
 class Here:
     """The same for a lab in this process."""
 
     def __init__(self, live: LiveLab) -> None:
         self._live = live
         self._descriptors: list[int] = []
+        self._handed: Sequence[int] = ()
 
     def __enter__(self) -> Here:
         return self
@@ -39,9 +49,14 @@ class Here:
         """Carry out an operation."""
         from emulab.control.operations import perform
 
-        answer = perform(self._live, {"do": do, **arguments}, on_event or (lambda _: None))
+        handed, self._handed = self._handed, ()
+        answer = perform(self._live, {"do": do, **arguments}, on_event or (lambda _: None), handed)
         self._descriptors += answer.descriptors
         return answer.result
+
+    def hand(self, *descriptors: int) -> None:
+        """These go along with the next request."""
+        self._handed = descriptors
 
     def descriptors(self) -> list[int]:
         """Take what came beside the last answer."""
@@ -61,6 +76,7 @@ class Client:
             connection.close()
             raise MachineError(f"lab '{place.name}' does not answer: {error.strerror}") from None
         self._channel = Channel(connection)
+        self._handed: Sequence[int] = ()
 
     def __enter__(self) -> Client:
         return self
@@ -74,7 +90,8 @@ class Client:
     def ask(self, do: str, on_event: Callable[[dict[str, Any]], None] | None = None, **arguments: Any) -> Any:
         """Have an operation carried out; returns its result, raises its error."""
         try:
-            self._channel.send({"do": do, **arguments}, most=LONGEST)
+            handed, self._handed = self._handed, ()
+            self._channel.send({"do": do, **arguments}, handed, most=LONGEST)
             while (message := self._channel.receive()) is not None:
                 if "ok" not in message:
                     if on_event:
@@ -82,10 +99,14 @@ class Client:
                 elif message["ok"]:
                     return message["result"]
                 else:
-                    raise Refused(message["error"], message["exit_code"])
+                    raise _refusal(message)
         except (OSError, ProtocolError) as error:
             raise MachineError(f"lab '{self.place.name}' went away: {error}") from None
         raise MachineError(f"lab '{self.place.name}' went away")
+
+    def hand(self, *descriptors: int) -> None:
+        """These go along with the next request."""
+        self._handed = descriptors
 
     def descriptors(self) -> list[int]:
         """Take what came beside the last answer."""

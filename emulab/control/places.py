@@ -55,7 +55,7 @@ class Place:
 
 def own() -> Path:
     """The folder of this user's labs, made when it is not there.  Raises `MachineError` when there can be none."""
-    folder = _folder()
+    folder = home()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -68,7 +68,8 @@ def own() -> Path:
     return folder
 
 
-def _folder() -> Path:
+def home() -> Path:
+    """Where that folder is, or would be."""
     uid = os.geteuid()
     if uid == 0:
         return Path("/run/emulab")
@@ -139,7 +140,7 @@ def become(user: str) -> None:
 
 def labs(everybody: bool = False) -> list[Place]:
     """The labs of this user that are alive; for root, with ``everybody``, those of all users."""
-    found = list(_in(_folder(), ""))
+    found = list(_in(home(), ""))
     if everybody and os.geteuid() == 0:
         for user in pwd.getpwall():
             if user.pw_uid:

@@ -2,7 +2,7 @@
 
 A request is ``{"do": OPERATION, ...arguments}``.  Any number of ``{"event": …}`` lines may come before the answer, which is
 ``{"ok": true, "result": …}`` or ``{"ok": false, "error": TEXT, "exit_code": N}``.  Descriptors travel beside an answer
-(SCM_RIGHTS, unix(7)).
+(SCM_RIGHTS, unix(7)), and beside a request of an operation that takes some.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Channel:
                     raise ProtocolError("half a message")
                 return None
             self._buffer += data
+            if len(self.descriptors) > _MOST_DESCRIPTORS:
+                raise ProtocolError(f"at most {_MOST_DESCRIPTORS} descriptors come with a message")
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
         if self._longest is not None and len(line) > self._longest:

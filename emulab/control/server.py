@@ -14,8 +14,11 @@ import struct
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
+from emulab.cni import versions
+from emulab.cni.errors import CniError
 from emulab.control.live import LiveLab
 from emulab.control.operations import perform
 from emulab.control.protocol import LONGEST, Channel, ProtocolError
@@ -76,11 +79,13 @@ def _converse(live: LiveLab, caller: socket.socket, callers: threading.BoundedSe
     channel = Channel(caller, LONGEST)
     try:
         while (request := channel.receive()) is not None:
-            for descriptor in channel.descriptors:  # nobody sends us any on purpose
-                os.close(descriptor)
-            channel.descriptors = []
-            if not _respond(live, channel, request):
-                return
+            came, channel.descriptors = channel.descriptors, []
+            try:
+                if not _respond(live, channel, request, came):
+                    return
+            finally:
+                for descriptor in came:
+                    os.close(descriptor)
     except ProtocolError as error:
         with contextlib.suppress(OSError):
             channel.send(_failure(str(error), 2))
@@ -91,10 +96,13 @@ def _converse(live: LiveLab, caller: socket.socket, callers: threading.BoundedSe
         callers.release()
 
 
-def _respond(live: LiveLab, channel: Channel, request: dict[str, Any]) -> bool:
+def _respond(live: LiveLab, channel: Channel, request: dict[str, Any], descriptors: Sequence[int]) -> bool:
     """Carry out a request and answer; returns whether there may be another."""
     try:
-        answer = perform(live, request, channel.send)
+        answer = perform(live, request, channel.send, descriptors)
+    except CniError as error:
+        channel.send({**_failure(str(error), error.exit_code), "cni": error.show(versions.ALL[-1])})
+        return True
     except EmulabError as error:
         channel.send(_failure(str(error), error.exit_code))
         return True

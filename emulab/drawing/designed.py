@@ -16,7 +16,7 @@ from emulab.state import Address, Bridge, BridgePort, FdbEntry, KernelObject, St
 
 def draw(design: Design) -> Drawing:
     """The drawing of a cluster as it is designed: what stands in it, without what may have gone wrong in a kernel."""
-    topology, state = design.topology, design.desired
+    topology, state = design.topology, design.real
     overlays = tuple(_overlays(state))
     if len(topology.nodes) > MOST_NODES:
         overlays = tuple(_merged(overlays))
@@ -52,7 +52,7 @@ def _node(design: Design, name: str) -> Node:
 
 def _devices(design: Design, name: str) -> Iterator[Device]:
     """A node's devices in the order in which they are made, its uplinks last, the one that carries pods' traffic at the end."""
-    objects = design.desired[name]
+    objects = design.real[name]
     addresses, up = _addresses(objects), {thing.device for thing in objects if isinstance(thing, Up)}
     bridge = {thing.device: thing.bridge for thing in objects if isinstance(thing, BridgePort)}
     for thing in objects:

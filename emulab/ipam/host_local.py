@@ -10,7 +10,7 @@ it to a pod; then it is the last.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -117,7 +117,15 @@ class HostLocal:
 
     def release(self, pod: Pod) -> None:
         for address in self._pods.pop(pod.key):
-            del self._holders[address]
+            self._holders.pop(address, None)
+
+    def correct(self, pods: Mapping[Pod, tuple[IPAddress, ...]]) -> None:
+        """These pods have other addresses than was foreseen: a CNI plugin has handed them out."""
+        for pod in pods:
+            self.release(pod)
+        for pod, addresses in pods.items():
+            self._pods[pod.key] = addresses
+            self._holders.update(dict.fromkeys(addresses, f"pod {pod.key}"))
 
     def leases(self) -> tuple[Lease, ...]:
         return tuple(Lease(node, network) for node, networks in self._leases.items() for network in networks)

@@ -24,6 +24,7 @@ from emulab.kernel.netlink import NetlinkError, Request
 from emulab.nft_delta import delta, transactions
 from emulab.state import (
     Bridge,
+    Cni,
     Device,
     KernelObject,
     NftTable,
@@ -140,7 +141,7 @@ def forget_neighbours(namespace: Namespace, states: int = 0xFF) -> None:
 def _is_netlink(thing: KernelObject) -> bool:
     if isinstance(thing, Sysctl):
         return encode.is_neighbour_parameter(thing.key)
-    return not isinstance(thing, (NftTable, Offload, RateLimit))
+    return not isinstance(thing, (NftTable, Offload, RateLimit, *Cni))
 
 
 def _add(namespace: Namespace, objects: Iterable[KernelObject], first: Iterable[tuple[KernelObject, Request]] = ()) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Mapping
 from emulab.kernel import decode, nftables
 from emulab.kernel import netlink as nl
 from emulab.kernel.encode import AF_BRIDGE, NTF_EXT_LEARNED, NUD_NOARP, NUD_PERMANENT
-from emulab.kernel.listing import any_table
 from emulab.kernel.namespaces import Namespace, entered
 from emulab.kernel.netlink import RouteSocket
 
@@ -91,7 +90,7 @@ def _fdb(socket: RouteSocket, macs: Collection[bytes]) -> tuple[int, int]:
 
 def _nftables(namespace: Namespace) -> tuple[int, int]:
     with entered(namespace.net):
-        if not any_table():
+        if not nftables.tables():
             return 0, 0
         with nftables.Nftables() as nft:
             listing = nft.ruleset()

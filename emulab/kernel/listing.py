@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 
 from emulab.drift import Listing
 from emulab.kernel import nftables, syscalls
 from emulab.kernel.namespaces import Namespace, Namespaces, entered, returning
-from emulab.kernel.netlink import NetlinkSocket
 from emulab.nft_delta import transactions
 from emulab.state import NftTable, State
 
 _AT_ONCE = 1500  # commands in one namespace: the library reads back all that is there before each transaction
-_NETLINK_NETFILTER = 12
-_NFT_MSG_GETTABLE = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES in linux/netfilter/nfnetlink.h, the message in nf_tables.h
-_STATELESS = 1 << 2  # NFT_CTX_OUTPUT_STATELESS in nftables/libnftables.h
 _HEAD = re.compile(r"^table (\S+) (\S+) \{.*\n", re.MULTILINE)  # it may end in a remark
 
 _listed: dict[NftTable, str] = {}
@@ -33,7 +28,11 @@ def tables(namespaces: Namespaces, desired: State) -> dict[str, list[NftTable]]:
     planned = {
         (name, thing.family, thing.name): thing for name in found for thing in desired[name] if isinstance(thing, NftTable)
     }
-    compared = [table for (name, *key), table in planned.items() if tuple(key) in found[name] and table not in _listed]
+    compared = [
+        table
+        for (name, *key), table in planned.items()
+        if tuple(key) in found[name] and table not in _listed and not isinstance(table, Listing)
+    ]
     for some in _batches(compared):
         _listed.update(_as_planned(some))
     return {
@@ -45,6 +44,10 @@ def tables(namespaces: Namespaces, desired: State) -> dict[str, list[NftTable]]:
 def _table(family: str, name: str, text: str, planned: NftTable | None) -> NftTable:
     if planned is None:
         return Listing(family, name, statements(family, name, text))
+    if isinstance(planned, Listing):  # somebody else's, as it was found
+        now = statements(family, name, text)
+        same = sorted(now, key=_thing) == sorted(planned.rules, key=_thing)
+        return planned if same else Listing(family, name, now, planned.rules)
     wanted = _listed[planned]
     if text == wanted:
         return planned
@@ -61,17 +64,16 @@ def _thing(command: str) -> list[str]:
 
 def _in_namespace(namespace: Namespace) -> dict[Key, str]:
     with entered(namespace.net):
-        if not any_table():
+        if not nftables.tables():
             return {}
         with _StatelessNftables() as nft:
             return nft.listings()
 
 
-def any_table() -> bool:
-    """Whether the namespace that the calling thread is in has any: in most there is none, and the library takes twenty times
-    as long to say so."""
-    with closing(NetlinkSocket(_NETLINK_NETFILTER)) as netfilter:
-        return bool(list(netfilter.dump(_NFT_MSG_GETTABLE, bytes(4))))
+def _parted(ruleset: str) -> dict[Key, str]:
+    """The body of each table's listing."""
+    blocks = _HEAD.split(ruleset)[1:]
+    return {(family, name): body for family, name, body in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True)}
 
 
 def _batches(all_of_them: Iterable[NftTable]) -> Iterator[list[NftTable]]:
@@ -113,15 +115,13 @@ class _StatelessNftables(nftables.Nftables):
 
     def __init__(self) -> None:
         super().__init__()
-        nftables._library().nft_ctx_output_set_flags(self._context, _STATELESS)
+        self._show(nftables.STATELESS)
 
     def __enter__(self) -> _StatelessNftables:
         return self
 
     def listings(self) -> dict[Key, str]:
-        """The body of each table's listing."""
-        blocks = _HEAD.split(self.run("list ruleset"))[1:]
-        return {(family, name): body for family, name, body in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True)}
+        return _parted(self.run("list ruleset"))
 
 
 def statements(family: str, name: str, listing: str) -> tuple[str, ...]:

@@ -88,6 +88,7 @@ class Namespaces:
 
     def __init__(self) -> None:
         self._all: dict[str, Namespace] = {}
+        self._lent: dict[str, int] = {}
         self._release = ExitStack()
         # setns(CLONE_NEWNS) needs a thread that shares its root and working directory with nobody.
         self._mounter = ThreadPoolExecutor(1, "mounts", initializer=lambda: syscalls.unshare(syscalls.CLONE_FS))
@@ -109,11 +110,44 @@ class Namespaces:
         return self._hold(name)
 
     def create(self, names: list[str]) -> None:
-        """New, empty network namespaces."""
+        """Network namespaces, new and empty, but for those that were lent to us."""
         with returning():
             for name in names:
-                syscalls.unshare(syscalls.CLONE_NEWNET)
-                self._hold(name)
+                if name in self._lent:
+                    syscalls.setns(self._lent[name], syscalls.CLONE_NEWNET)
+                    self._hold(name).look()
+                else:
+                    syscalls.unshare(syscalls.CLONE_NEWNET)
+                    self._hold(name)
+
+    @property
+    def lent(self) -> frozenset[str]:
+        return frozenset(self._lent)
+
+    def lend(self, name: str, net: int) -> Namespace:
+        """From now on ``name`` is the network namespace ``net``, whenever it is created, until `give_back`.
+
+        It stays somebody else's: what is in there is not killed, and not taken away.  Returns it as it is now, to be closed.
+        Raises OSError when it is none, or none that we may enter.
+        """
+        with entered(net):
+            own = os.open(_OWN_NET, os.O_RDONLY | os.O_CLOEXEC)  # unlike ``net``, this keeps no mount of its owner busy
+        namespace = Namespace(name, os.dup(own))
+        namespace.look()
+        self._lent[name] = own
+        return namespace
+
+    def give_back(self, names: Collection[str]) -> None:
+        """Know nothing of lent namespaces any more; those of other names are passed over."""
+        for name in names:
+            if name in self._lent:
+                os.close(self._lent.pop(name))
+
+    def holds(self, net: int) -> str | None:
+        """The name under which that namespace is here already."""
+        wanted = os.fstat(net)
+        held = {name: namespace.net for name, namespace in self._all.items()} | self._lent
+        return next((name for name, one in held.items() if os.path.samestat(os.fstat(one), wanted)), None)
 
     def _hold(self, name: str) -> Namespace:
         self._all[name] = namespace = Namespace(name, os.open(_OWN_NET, os.O_RDONLY | os.O_CLOEXEC))
@@ -127,7 +161,7 @@ class Namespaces:
 
     def kill(self, names: Collection[str]) -> None:
         """Kill the processes in namespaces, as switching off a machine does.  Only this sandbox's processes are in sight."""
-        inodes = {f"net:[{os.fstat(self._all[name].net).st_ino}]" for name in names}
+        inodes = {f"net:[{os.fstat(self._all[name].net).st_ino}]" for name in names if name not in self._lent}
         for entry in os.listdir("/proc"):
             with suppress(OSError):
                 if entry.isdigit() and int(entry) != os.getpid() and os.readlink(f"/proc/{entry}/ns/net") in inodes:
@@ -164,6 +198,17 @@ class Namespaces:
 
         self.in_mounts(bind)
 
+    def names_on(self, node: str) -> frozenset[str]:
+        """What ``ip netns list`` shows there."""
+        mounts = self._all[node].mounts
+        assert mounts is not None
+
+        def look() -> frozenset[str]:
+            syscalls.setns(mounts, syscalls.CLONE_NEWNS)
+            return frozenset(os.listdir("/run/netns"))
+
+        return self.in_mounts(look)
+
     def unname_pods(self, node: str, names: Collection[str]) -> None:
         """Take names out of the node's /run/netns, as ``ip netns del`` would."""
         mounts = self._all[node].mounts
@@ -178,6 +223,15 @@ class Namespaces:
 
         self.in_mounts(unbind)
 
+    def at_home(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in the lab's own mounts: nodes get theirs as copies of them."""
+
+        def there() -> T:
+            syscalls.setns(self._home, syscalls.CLONE_NEWNS)
+            return work()
+
+        return self.in_mounts(there)
+
     def in_mounts(self, work: Callable[[], T]) -> T:
         """Run ``work`` on the thread that may change its mount namespace."""
         return self._mounter.submit(work).result()
@@ -186,4 +240,5 @@ class Namespaces:
         """Let go of everything at once: the kernel takes namespaces down together far quicker than one by one."""
         while self._all:
             self._all.popitem()[1].close()
+        self.give_back(self.lent)
         self._release.close()

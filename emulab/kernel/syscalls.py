@@ -40,7 +40,7 @@ def setns(fd: int, kind: int) -> None:
     _checked(libc.setns(fd, kind), "setns")
 
 
-def mount(source: str, target: str, filesystem: str | None, flags: int = 0, data: str | None = None) -> None:
+def mount(source: str | None, target: str, filesystem: str | None, flags: int = 0, data: str | None = None) -> None:
     """mount(2)."""
     encoded = [value.encode() if value is not None else None for value in (source, target, filesystem, data)]
     _checked(libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")

@@ -97,7 +97,7 @@ def trace(
             engine.missed,
             frozenset(f for f, number in counters.tables_full(lab.namespaces[source]).items() if number > full.get(f, 0)),
         )
-        told = _told(lab, scene, outcome, tapped, _end(outcome, places) if wanted.service else destination)
+        told = _told(lab, scene, outcome, tapped, _end(outcome, places) if wanted.service or wanted.published else destination)
         if on_scene:
             on_scene(scene, rules)
         return told

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from emulab.dataplane import DataPlane
 from emulab.errors import InputError
+from emulab.hostports import published
 from emulab.kernel.namespaces import Namespaces
 from emulab.model import GATEWAY, OUTSIDE_ADDRESSES, OUTSIDE_HOST, SWITCHES, Cluster, Endpoint, IPAddress
-from emulab.objects import Service, ServicePort
+from emulab.objects import ContainerPort, Service, ServicePort
 from emulab.packet import Flow, Kind, short
 from emulab.probe import payload
 from emulab.probe.flows import PORT, source_port
@@ -67,8 +68,16 @@ class Wanted:
             raise InputError(f"protocol '{protocol}': expected {', '.join(_PROTOCOLS)}")
         if port is not None and (protocol == "icmp" or not 0 < port < 65536):
             raise InputError("ICMP has no ports" if protocol == "icmp" else f"port {port}: expected 1 to 65535")
+        self.published = self._published(protocol, port)
         if size is not None and protocol == "tcp":
             raise InputError("a size goes with icmp and udp, TCP chooses its own")
+
+    def _published(self, protocol: str, port: int | None) -> tuple[Endpoint, ContainerPort] | None:
+        """The pod that has this port of the node that is asked (hostPort), and its own port."""
+        if self.destination not in self.nodes or port is None:
+            return None
+        found = (published(self._lab.cluster, self.destination, protocol, port, a) for a in self._own(self.destination))
+        return next(filter(None, found), None)
 
     def family(self, asked: int | None) -> int:
         """The family asked for, or the first that both ends have."""
@@ -100,7 +109,9 @@ class Wanted:
         return next((way for way in ways if way.port is self._service_port), None)
 
     def places(self, family: int) -> dict[str, str]:
-        """The namespaces that may answer for a Service, and their nodes; none for anything else."""
+        """The namespaces that may answer for a Service or a node's port, and their nodes; none for anything else."""
+        if self.published:
+            return {self.published[0].key: self.published[0].node}
         if self.service is None or self._service_port is None:
             return {}
         endpoints = self.services.endpoints(self.service, self._service_port, family)
@@ -113,7 +124,10 @@ class Wanted:
         return {self.services.entry(self.source, way)} if way else set()
 
     def serving(self) -> dict[str, set[tuple[str, int]]]:
-        """Where something has to listen for the Service to be answered: (protocol, port) by namespace."""
+        """Where something has to listen for a Service or a node's port to be answered: (protocol, port) by namespace."""
+        if self.published:
+            endpoint, port = self.published
+            return {endpoint.key: {(port.protocol, port.number)}} if endpoint.key in self._lab.namespaces else {}
         found = self.services.listening([self.service]) if self.service else {}
         return {name: ports for name, ports in found.items() if name in self._lab.namespaces}
 

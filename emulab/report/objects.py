@@ -43,7 +43,7 @@ def kind(lab: Lab, kind: str) -> list[dict[str, Any]]:
 
 
 def _pods(design: Design) -> list[dict[str, Any]]:
-    ends = {t.peer_namespace: t for objects in design.plan.values() for t in objects if isinstance(t, Veth)}
+    ends = {t.peer_namespace: t for objects in design.made.values() for t in objects if isinstance(t, Veth)}
     return [
         {
             "name": endpoint.key,

@@ -68,6 +68,17 @@ COMMANDS = [
     ("compare --format xml", "xml", "csv", "html"),
     ("compare -o /nowhere/c.html", "--output /nowhere/c.html: cannot write there: No such file or directory"),
     ("compare -t non-flat weave weave:port=7000", "weave: one pod CIDR per family expected"),
+    ("cni conformance /usr/bin/env", "Missing option", "--conf"),
+    ("cni install /nowhere", "/nowhere: a folder expected"),
+    ("cni install", "Missing argument 'DIR'"),
+    ("cni conformance /usr/bin/env --conf nowhere.conflist", "nowhere.conflist: cannot be read: No such file"),
+    ("cni conformance /nowhere/x --conf examples/cni/mynet.conflist", "/nowhere/x: an executable file expected"),
+    ("cni conformance /etc/passwd --conf examples/cni/mynet.conflist", "/etc/passwd: an executable file expected"),
+    (
+        "cni conformance /usr/bin/env --conf examples/cni/mynet.conflist",
+        "no plugin of type 'env' (known: bridge, host-local, portmap)",
+    ),
+    ("cni conformance /usr/bin/env --conf setup.cfg", "setup.cfg:1: not JSON"),
 ]
 
 FILES = [

@@ -14,8 +14,8 @@ from console import typed
 
 DOCS = Path(__file__).parents[2] / "docs"
 SESSIONS = (
-    *("first-lab.md", "lost-packets.md", "policies.md", "services.md", "report.md", "checks.md", "pytest.md", "compare.md"),
-    "../README.md",
+    *("cni.md", "first-lab.md", "lost-packets.md", "policies.md", "services.md"),
+    *("report.md", "checks.md", "pytest.md", "compare.md", "../README.md"),
 )
 TIMES = (
     (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),

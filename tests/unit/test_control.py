@@ -22,7 +22,7 @@ from emulab.planning import design
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(places, "_folder", lambda: tmp_path / "emulab")
+    monkeypatch.setattr(places, "home", lambda: tmp_path / "emulab")
     monkeypatch.delenv("EMULAB_LAB", raising=False)
     return tmp_path / "emulab"
 

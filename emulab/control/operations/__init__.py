@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from emulab.control.live import OPERATIONS, Answer, Emit, LiveLab, Operation
 from emulab.control.operations import (  # noqa: F401  (they fill OPERATIONS)
+    attaching,
+    calls,
     changing,
     expecting,
     kube,
@@ -21,8 +24,8 @@ from emulab.control.operations import (  # noqa: F401  (they fill OPERATIONS)
 from emulab.errors import InputError, nearest
 
 
-def perform(live: LiveLab, request: dict[str, Any], emit: Emit) -> Answer:
-    """Carry out a request; raises `EmulabError` for what cannot be."""
+def perform(live: LiveLab, request: dict[str, Any], emit: Emit, descriptors: Sequence[int] = ()) -> Answer:
+    """Carry out a request; raises `EmulabError` for what cannot be.  ``descriptors`` came with it, and stay the caller's."""
     name = request.get("do")
     if not isinstance(name, str) or name not in OPERATIONS:
         raise InputError(f"no operation {name!r}{nearest(str(name), OPERATIONS)}")
@@ -30,6 +33,8 @@ def perform(live: LiveLab, request: dict[str, Any], emit: Emit) -> Answer:
     arguments = _checked(name, work, {key: value for key, value in request.items() if key != "do"})
     if "emit" in inspect.signature(work).parameters:
         arguments["emit"] = emit
+    if "descriptors" in inspect.signature(work).parameters:
+        arguments["descriptors"] = descriptors
     result = work(live, **arguments)
     return result if isinstance(result, Answer) else Answer(result)
 
@@ -37,7 +42,7 @@ def perform(live: LiveLab, request: dict[str, Any], emit: Emit) -> Answer:
 def _checked(name: str, work: Operation, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments, if they are what the operation's signature says."""
     hints = typing.get_type_hints(work)
-    parameters = {key: p for key, p in inspect.signature(work).parameters.items() if key not in ("live", "emit")}
+    parameters = {key: p for key, p in inspect.signature(work).parameters.items() if key not in ("live", "emit", "descriptors")}
     for key, value in given.items():
         if key not in parameters:
             raise InputError(f"{name}: no argument {key!r}{nearest(key, parameters)}")

@@ -25,7 +25,7 @@ def pod_add(
     dry_run: bool = False,
 ) -> Any:
     """Add a pod."""
-    wanted = [_address(text) for text in addresses or ()]
+    wanted = [address_of(text) for text in addresses or ()]
     with live.turn():
         shown = carry_out(live, lambda design: change.add_pod(design, name, node, wanted, labels), dry_run)
         if not dry_run:
@@ -54,7 +54,7 @@ def node_add(
     live: LiveLab, name: str, segment: str | None = None, addresses: list[str] | None = None, dry_run: bool = False
 ) -> Any:
     """Add a node."""
-    wanted = [_address(text) for text in addresses or ()]
+    wanted = [address_of(text) for text in addresses or ()]
     with live.turn():
         shown = carry_out(live, lambda design: change.add_node(design, name, segment, wanted), dry_run)
         if not dry_run:
@@ -155,7 +155,7 @@ def _tell_pods(live: LiveLab, before: Design, after: Design) -> None:
             live.tell("pod added", pod=key, node=endpoint.node, addresses=[str(address) for address in endpoint.addresses])
 
 
-def _address(text: str) -> Any:
+def address_of(text: str) -> Any:
     try:
         return ip_address(text)
     except ValueError:

@@ -190,7 +190,7 @@ def diagnose(live: LiveLab, emit: Emit) -> Any:
     with live.turn():
         deviations = lab.drift()
         result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))
-        found = conclude(lab.cluster, lab.plane, lab.design.desired, deviations, result)
+        found = conclude(lab.cluster, lab.plane, lab.design.real, deviations, result)
     tell_verdicts(live, result)
     return [asdict(one) for one in found]
 

@@ -31,7 +31,7 @@ def repair(live: LiveLab, names: list[str] | None = None, dry_run: bool = False)
     with live.turn():
         if dry_run:
             found = mending.of(live.lab.drift(), wanted)
-            return {"lines": typed_lines(mending.mend(live.lab.design.desired, found), live.lab.design.places), "dry_run": True}
+            return {"lines": typed_lines(mending.mend(live.lab.design.real, found), live.lab.design.places), "dry_run": True}
         mended = live.lab.repair(wanted)
         if not live.lab.drift():
             live.faults.clear()
@@ -49,7 +49,7 @@ def fault_list(live: LiveLab) -> Any:
             "name": one.name,
             "summary": one.summary,
             "symptom": one.symptom,
-            "places": one.places(design.present, design.plane, design.desired),
+            "places": one.places(design.present, design.plane, design.real),
         }
         for one in FAULTS.values()
     ]
@@ -79,7 +79,7 @@ def fault_inject(live: LiveLab, name: str | None = None, at: str | None = None, 
 def breakage(design: Design, name: str | None, at: str | None, blind: bool = False) -> tuple[Fault, str, list[Step]]:
     """The fault that is meant, its place, and what to type for it.  Raises `InputError` where it does not apply."""
     chosen = [fault(name)] if name else list(FAULTS.values())
-    where = (design.present, design.plane, design.desired)
+    where = (design.present, design.plane, design.real)
     cases = [(one, place) for one in chosen for place in one.places(*where)]
     if at is not None:
         wanted = resolve(design.cluster, at, others=False)

@@ -1,0 +1,210 @@
+"""Real CNI plugins as a data plane: Debian's binaries in emulated nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandboxed import build, inside, measured
+
+from emulab import change
+from emulab.errors import EmulabError
+from emulab.kernel import syscalls
+from emulab.kernel.attaching import NETWORKS, STATE
+from emulab.kernel.namespaces import entered
+from emulab.lab import Lab, Probing
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "cni"
+FOLDERS = ("/etc/cni", "/opt/cni", "/var/lib/cni")
+QUICK = Probing(protocols=("icmp",), taps="ends")
+
+
+def example(name: str) -> str:
+    (found,) = EXAMPLES.glob(f"{name}.conflist")
+    return f"conflist={found}"
+
+
+def planted(lab: Lab) -> list[str]:
+    """What drift says of a healthy lab, and once somebody has been at what a plugin made."""
+    found = [str(one) for one in lab.drift()]
+    node = lab.namespaces[lab.cluster.nodes[0].name]
+    device = next(link for link in node.socket().links() if link.startswith("veth"))
+    with entered(node.net):
+        subprocess.run(["ip", "link", "set", device, "down"], check=True)
+    found += ["planted", *(str(one) for one in lab.drift() if device in str(one))]
+    lab.repair()
+    return [*found, "repaired", *(str(one) for one in lab.drift())]
+
+
+HEALTHY = [
+    ("10-bridge", "flat"),
+    ("10-bridge", "flat", "between=host-gw"),
+    ("20-chain", "fleet,2,2"),
+    ("30-ptp", "fleet,2,2"),
+    ("50-plain", "single-node", "between=none", "masquerade=false"),
+]
+
+
+@pytest.mark.parametrize("case", HEALTHY, ids=" ".join)
+def test_a_network_of_real_plugins_is_flat(case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
+    name, topology, *settings = case
+    found, drift = in_lab(topology, "cni", lambda lab: (measured(lab), planted(lab)), example(name), *settings)
+    assert found["findings"] == []
+    assert found["ok"]
+    assert found["summary"]["flows"] == found["summary"]["delivered"] > 0
+    assert {family for *_, family in found["verdicts"]} == {4, 6}
+    assert found["kinds"] == {"pod-to-pod", "node-to-pod", "pod-to-outside"}
+    assert found["translated"] > 0, "pods reach the outside by their node's address"
+    assert drift[0] == "planted", "a healthy lab is as planned"
+    assert drift[1] != "repaired", "what is altered by hand is named"
+    assert drift[-1] == "repaired"
+
+
+def test_pods_on_the_underlay_reach_each_other_and_not_their_node(in_lab: Callable[..., Any]) -> None:
+    found = in_lab("fleet,2,2", "cni", measured, example("40-macvlan"), "between=none")
+    assert set(found["verdicts"].values()) == {"delivered"}
+    assert not found["ok"]
+    assert all(flow.startswith("node-") or "-> internet" in flow for flow, *_ in found["findings"])
+
+
+def test_a_network_without_a_way_out_is_an_island_on_each_node(in_lab: Callable[..., Any]) -> None:
+    found = in_lab("fleet,2,2", "cni", measured, example("60-island"), "between=none")
+    same = {verdict for (a, b, *_), verdict in found["verdicts"].items() if a[:2] == b[:2]}
+    other = {verdict for (a, b, *_), verdict in found["verdicts"].items() if a[:2] != b[:2]}
+    assert same == {"delivered"}
+    assert "delivered" not in other
+    assert not found["ok"]
+
+
+def test_fifty_pods_on_five_nodes(in_lab: Callable[..., Any]) -> None:
+    found = in_lab("fleet,5,10", "cni", lambda lab: measured(lab, Probing(("udp",), taps="ends")), example("10-bridge"))
+    assert found["ok"], found["findings"][:3]
+    assert set(found["verdicts"].values()) == {"delivered"}
+    assert len(found["verdicts"]) == 50 * 49 * 2
+
+
+def test_a_node_has_folders_of_its_own_and_the_machine_none(user: str) -> None:
+    before = {folder: os.path.exists(folder) and sorted(map(str, Path(folder).rglob("*"))) for folder in FOLDERS}
+
+    def work() -> Any:
+        with build("flat", "cni", (example("10-bridge"),)) as lab:
+            lab.build()
+            seen = {}
+            for node in ("node-a", "node-b"):
+                mounts = lab.namespaces[node].mounts
+                assert mounts is not None
+                seen[node] = lab.namespaces.in_mounts(lambda mounts=mounts: _look(mounts))  # type: ignore[misc]
+            return seen
+
+    seen = inside(work, user)
+    for node, pods in (("node-a", ["10.1.1.1", "10.1.1.2"]), ("node-b", ["10.1.2.1", "10.1.2.2"])):
+        network, attached, results = seen[node]
+        assert [address for address in attached if address in {"10.1.1.1", "10.1.1.2", "10.1.2.1", "10.1.2.2"}] == pods
+        assert network["plugins"][0]["ipam"]["ranges"][0][0]["subnet"] == f"10.1.{1 if node == 'node-a' else 2}.0/24"
+        assert len(results) == 2
+    assert before == {folder: os.path.exists(folder) and sorted(map(str, Path(folder).rglob("*"))) for folder in FOLDERS}
+
+
+def _look(mounts: int) -> tuple[Any, list[str], list[str]]:
+    syscalls.setns(mounts, syscalls.CLONE_NEWNS)
+    network = json.loads(Path(NETWORKS, "10-podnet.conflist").read_text())
+    return network, sorted(os.listdir(f"{STATE}/networks/podnet")), os.listdir(f"{STATE}/results")
+
+
+def test_pods_and_nodes_come_and_go(in_lab: Callable[..., Any]) -> None:
+    def live(lab: Lab) -> Any:
+        lab.change(change.add_pod(lab.design, "x", "node-a"))
+        (x,) = [endpoint for endpoint in lab.cluster.endpoints if endpoint.key == "default/x"]
+        found: dict[str, Any] = {"x": [str(a) for a in x.addresses], "added": (lab.verify(QUICK).ok, lab.drift())}
+        lab.change(change.remove_pod(lab.design, "default/x"))
+        calls = [(e.invocation.command, e.invocation.plugin) for e in lab.attaching.log if e.pod == "default/x"]
+        lab.change(change.switch_node(lab.design, "node-b", False))
+        lab.change(change.switch_node(lab.design, "node-b", True))
+        return found | {"calls": calls, "after": (lab.verify(QUICK).ok, lab.drift())}
+
+    found = in_lab("flat", "cni", live, example("10-bridge"))
+    assert found["x"] == ["10.1.1.3", "fd00:10:1::4"], "what host-local said, not what was foreseen"
+    assert found["added"] == found["after"] == (True, [])
+    chain = ["bridge", "portmap", "bandwidth"]
+    assert found["calls"] == [("ADD", one) for one in chain] + [("DEL", one) for one in reversed(chain)]
+
+
+NARROW = """{"cniVersion": "1.0.0", "name": "narrow", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipam": {"type": "host-local", "ranges": [
+    [{"subnet": "{{ subnet4 }}", "rangeStart": "{{ first4 }}", "rangeEnd": "{{ narrow }}"}], [{"subnet": "{{ subnet6 }}"}]]}},
+  {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}"""
+
+
+@pytest.fixture
+def conflist(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """A file that an ordinary user can read, too."""
+    folder = tmp_path_factory.mktemp("cni")
+    for parent in (folder, folder.parent, folder.parent.parent):
+        parent.chmod(0o755)
+
+    def write(text: str) -> str:
+        path = folder / "10-net.conflist"
+        path.write_text(text)
+        path.chmod(0o644)
+        return f"conflist={path}"
+
+    return write
+
+
+def test_a_pod_that_cannot_be_attached_changes_nothing(in_lab: Callable[..., Any], conflist: Callable[[str], str]) -> None:
+    def live(lab: Lab) -> Any:
+        try:
+            lab.change(change.add_pod(lab.design, "x", "node-1"))
+        except EmulabError as error:
+            said = (error.exit_code, str(error))
+        calls = [(e.invocation.command, e.invocation.plugin) for e in lab.attaching.log if e.pod == "default/x"]
+        pods = [endpoint.key for endpoint in lab.cluster.endpoints]
+        return said, calls, pods, lab.drift(), "default/x" in lab.namespaces, lab.verify(QUICK).ok
+
+    said, calls, pods, drift, there, ok = in_lab(
+        "fleet,1,2", "cni", live, conflist(NARROW.replace("{{ narrow }}", "10.128.0.3")), "between=none"
+    )
+    assert said[0] == 1
+    assert "default/x on node-1: bridge ADD: failed to allocate" in said[1]
+    assert "\n" not in said[1]
+    assert calls == [("ADD", "bridge"), ("DEL", "tuning"), ("DEL", "bridge")]
+    assert (pods, drift, there, ok) == (["default/p1-1", "default/p1-2"], [], False, True)
+
+
+BROKEN = {
+    "a plugin in the middle": ((EXAMPLES / "70-half-way.conflist").read_text(), "default/p1-1 on node-1: tuning ADD: "),
+    "no such plugin": ('{"cniVersion": "1.0.0", "name": "n", "type": "brigde"}', "there is no plugin 'brigde' in "),
+    "one family lacks": (
+        """{"cniVersion": "1.0.0", "name": "n", "type": "bridge", "ipam": {"type": "host-local", "subnet": "{{ subnet4 }}"}}""",
+        "has no IPv6 address, which all pods of this topology have: its network gave it 10.128.0.2",
+    ),
+    "no address": ('{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}', "its network gave it none"),
+    "one subnet for all": (
+        """{"cniVersion": "1.0.0", "name": "n", "type": "bridge", "ipam": {"type": "host-local",
+        "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd09::/64"}]]}}""",
+        "would both have 10.9.0.2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_network_that_cannot_be_is_told_in_a_line(case: str, user: str, conflist: Callable[[str], str]) -> None:
+    text, said = BROKEN[case]
+    setting = conflist(text)
+
+    def work() -> str:
+        with build("fleet,2,1", "cni", (setting, "between=none")) as lab:
+            try:
+                lab.build()
+            except EmulabError as error:
+                return str(error)
+        return ""
+
+    found = inside(work, user)
+    assert said in found
+    assert "\n" not in found

@@ -1,0 +1,218 @@
+"""A small CNI plugin that does all that the specification demands, and others that differ from it in one thing each.
+
+It joins a container to the host by a pair of interfaces, with an address that it manages itself.
+"""
+
+from __future__ import annotations
+
+GOOD = r"""#!/usr/bin/python3 -ISE
+import fcntl, json, os, re, sys, time, zlib
+
+SUPPORTED = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+STATE = "/run/toy"
+spoken = "1.1.0"
+
+
+def end(code=0, document=None):
+    if document is not None:
+        print(json.dumps(document))
+    sys.exit(code)
+
+
+def fail(code, msg):
+    end(1, {"cniVersion": spoken, "code": code, "msg": msg})
+
+
+def ip(line, fine=False):
+    read, write = os.pipe()
+    to = [(os.POSIX_SPAWN_DUP2, write, 1)] + ([(os.POSIX_SPAWN_DUP2, write, 2)] if fine else [])
+    child = os.posix_spawn("/sbin/ip", ["ip", *line.split()], {}, file_actions=to)
+    os.close(write)
+    with open(read) as shown:
+        text = shown.read()
+    if os.waitpid(child, 0)[1] and not fine:
+        fail(100, f"ip {line} fails")
+    return text
+
+
+def link(container, ifname):
+    return f"toy{zlib.crc32(f'{container} {ifname}'.encode()):08x}"
+
+
+def lease(container, ifname):
+    return f"{STATE}/{conf['name']}/{container},{ifname}"
+
+
+def release(container, ifname):
+    ip(f"link del {link(container, ifname)}", fine=True)
+    try:
+        os.unlink(lease(container, ifname))
+    except FileNotFoundError:
+        pass
+
+
+def here(netns, ifname):
+    shown = ip(f"-n {netns} -j addr", fine=True)
+    return next((one for one in json.loads(shown) if one["ifname"] == ifname), None) if shown[:1] == "[" else None
+
+
+command = os.environ.get("CNI_COMMAND", "")
+if command not in ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"):
+    fail(4, f"CNI_COMMAND is {command!r}")
+try:
+    conf = json.loads(sys.stdin.buffer.read())
+except ValueError as error:
+    fail(6, f"stdin: {error}")
+if command == "VERSION":
+    end(0, {"cniVersion": conf.get("cniVersion"), "supportedVersions": SUPPORTED})
+if conf.get("cniVersion") not in SUPPORTED:
+    fail(1, f"version {conf.get('cniVersion')}")
+spoken = conf["cniVersion"]
+if not re.fullmatch(r"[a-zA-Z0-9][\w.-]*", conf.get("name") or ""):
+    fail(7, "name")
+os.makedirs(f"{STATE}/{conf['name']}", exist_ok=True)
+lock = open(f"{STATE}/lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+
+if command == "STATUS":
+    end()
+if command == "GC":
+    valid = {f"{one['containerID']},{one['ifname']}" for one in conf.get("cni.dev/valid-attachments", [])}
+    for name in os.listdir(f"{STATE}/{conf['name']}"):
+        if name not in valid:
+            release(*name.split(","))
+    end()
+
+container, netns, ifname = (os.environ.get(f"CNI_{name}", "") for name in ("CONTAINERID", "NETNS", "IFNAME"))
+if not re.fullmatch(r"[a-zA-Z0-9][\w.-]*", container):
+    fail(4, f"CNI_CONTAINERID is {container!r}")
+if not re.fullmatch(r"[^/:\s]{1,15}", ifname) or ifname in (".", ".."):
+    fail(4, f"CNI_IFNAME is {ifname!r}")
+if command == "DEL":
+    release(container, ifname)
+    end()
+if not netns:
+    fail(4, "CNI_NETNS is missing")
+if not os.path.exists(netns):
+    fail(3, f"{netns} is not there")
+netns = os.path.basename(netns)
+
+if command == "CHECK":
+    result = conf["prevResult"]
+    found = here(netns, ifname)
+    if found is None:
+        fail(101, "the interface is gone")
+    if "UP" not in found["flags"]:
+        fail(101, "the interface is down")
+    if result["ips"][0]["address"].split("/")[0] not in [one.get("local") for one in found["addr_info"]]:
+        fail(101, "the address is gone")
+    if not [one for one in json.loads(ip(f"-n {netns} -j route")) if one["dst"] == "default"]:
+        fail(101, "the route is gone")
+    end()
+
+if here(netns, ifname):
+    fail(102, f"{ifname} is there already")
+taken = set()
+for name in os.listdir(f"{STATE}/{conf['name']}"):
+    with open(f"{STATE}/{conf['name']}/{name}") as file:
+        taken.add(file.read())
+number = next(one for one in map(str, range(2, 250)) if one not in taken)
+with open(lease(container, ifname), "w") as file:
+    file.write(number)
+address, host = f"10.99.0.{number}", link(container, ifname)
+time.sleep(conf.get("pause", 0))
+ip(f"-n {netns} link add {ifname} mtu 1400 type veth peer name {host} netns {os.getpid()}")
+ip(f"link set {host} up mtu 1400")
+ip(f"route add {address}/32 dev {host}")
+ip(f"-n {netns} link set {ifname} up")
+ip(f"-n {netns} addr add {address}/24 dev {ifname}")
+ip(f"-n {netns} route add default via 10.99.0.1 dev {ifname} metric {10 if ifname == 'eth0' else 20}")
+result = {
+    "cniVersion": spoken,
+    "interfaces": [
+        {"name": host, "mac": json.loads(ip(f"-j link show {host}"))[0]["address"]},
+        {"name": ifname, "mac": here(netns, ifname)["address"], "sandbox": os.environ["CNI_NETNS"]},
+    ],
+    "ips": [{"address": f"{address}/24", "interface": 1}],
+    "routes": [{"dst": "0.0.0.0/0", "gw": "10.99.0.1"}],
+}
+if spoken < "1.0.0":
+    result["ips"][0]["version"] = "4"
+if spoken >= "1.1.0":
+    result["interfaces"][1]["mtu"] = 1400
+end(0, result)
+"""
+
+_DEL = "    release(container, ifname)\n    end()"
+_HALF = "f'{STATE}/half'"
+# What is another in it -> the checks that have to find it, and no others.
+BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
+    "no table": (('"supportedVersions": SUPPORTED', '"supported": SUPPORTED'), {"version-table"}),
+    "no echo": (('"cniVersion": conf.get("cniVersion"), "supp', '"cniVersion": "1.1.0", "supp'), {"version-echo"}),
+    "any version": (('if conf.get("cniVersion") not in SUPPORTED:', 'if not conf.get("cniVersion"):'), {"version-unsupported"}),
+    "one version": (('"cniVersion": spoken,\n    "interfaces"', '"cniVersion": "1.1.0",\n    "interfaces"'), {"version-each"}),
+    "any command": (('    fail(4, f"CNI_COMMAND', '    fail(7, f"CNI_COMMAND'), {"env-command"}),
+    "wrong code": (('fail(4, "CNI_NETNS is missing")', 'fail(3, "CNI_NETNS is missing")'), {"env-missing"}),
+    "no name of it": (('fail(4, "CNI_NETNS is missing")', 'fail(4, "something is missing")'), {"env-missing"}),
+    "any id": (('re.fullmatch(r"[a-zA-Z0-9][\\w.-]*", container)', "container"), {"env-invalid"}),
+    "any interface": (('or ifname in (".", "..")', ""), {"env-invalid"}),
+    "undecoded": (('fail(6, f"stdin', 'fail(100, f"stdin'), {"stdin-undecodable"}),
+    "any network": (
+        ('re.fullmatch(r"[a-zA-Z0-9][\\w.-]*", conf.get("name") or "")', 'conf.get("name")'),
+        {"config-invalid"},
+    ),
+    "picky": (("spoken = conf", 'if "x-unknown-field" in conf:\n    fail(7, "no")\nspoken = conf'), {"unknown-fields"}),
+    "picky, silent": (("spoken = conf", 'if "x-unknown-field" in conf:\n    fail(2, "no")\nspoken = conf'), {"unknown-fields"}),
+    "talkative": (("end(0, result)", 'print("done")\nend(0, result)'), {"add-result", "version-each"}),
+    "nobody's": (('"sandbox": os.environ["CNI_NETNS"]', '"sandbox": "/run/netns/other"'), {"add-result"}),
+    "wrong address": (('{"address": f"{address}/24", "int', '{"address": f"{address}/25", "int'), {"add-true"}),
+    "wrong mac": (('"mac": here(netns, ifname)["address"]', '"mac": "02:00:00:00:00:01"'), {"add-true"}),
+    "wrong mtu": (('["mtu"] = 1400', '["mtu"] = 1500'), {"add-true"}),
+    "wrong gateway": (('"gw": "10.99.0.1"}', '"gw": "10.99.0.3"}'), {"add-true"}),
+    "careless": (('fail(102, f"{ifname} is', 'end(0, f"{ifname} is'), {"add-existing", "add-twice"}),
+    "destructive": (
+        ('    fail(102, f"{ifname}', "    ip(f'-n {netns} link del {ifname}')\n    fail(102, f\"{ifname}"),
+        {"add-existing", "add-twice"},
+    ),
+    "no namespace": (('    fail(3, f"{netns} is not there")', "    end(0, {})"), {"add-no-netns"}),
+    "worried": (("    result = conf[", '    fail(101, "who knows")\n    result = conf['), {"check-passes"}),
+    "address unseen": (('fail(101, "the address is gone")', "end()"), {"check-address"}),
+    "route unseen": (('fail(101, "the route is gone")', "pass"), {"check-route"}),
+    "state unseen": (('fail(101, "the interface is down")', "end()"), {"check-link-down"}),
+    "absence unseen": (('fail(101, "the interface is gone")', "end()"), {"check-link-gone"}),
+    "strict": (("NotFoundError:\n        pass", 'NotFoundError:\n        fail(3, "unknown")'), {"del-twice", "del-unknown"}),
+    "forgetful": (
+        ("        os.unlink(lease(", "        open(lease("),
+        {"del-removes", "del-no-netns", "del-netns-gone", "gc"},
+    ),
+    "needs a namespace": ((_DEL, f'    if not netns:\n        fail(4, "CNI_NETNS is missing")\n{_DEL}'), {"del-no-netns"}),
+    "needs it to be there": (
+        (_DEL, f'    if netns and not os.path.exists(netns):\n        fail(3, "gone")\n{_DEL}'),
+        {"del-netns-gone"},
+    ),
+    "greedy": (
+        (_DEL, "    for one in os.listdir(f\"{STATE}/{conf['name']}\"):\n        release(*one.split(','))\n" + _DEL),
+        {"del-others", "second-interface"},
+    ),
+    "whole container": ((_DEL, f'    release(container, "eth0")\n{_DEL}'), {"second-interface"}),
+    "racy": (("number = next(", "fcntl.flock(lock, fcntl.LOCK_UN)\ntime.sleep(0.5)\nnumber = next("), {"add-many"}),
+    "lazy": (
+        (
+            "time.sleep(conf",
+            f"os.rename(lease(container, ifname), {_HALF})\ntime.sleep(0.3)\n"
+            f"os.rename({_HALF}, lease(container, ifname))\ntime.sleep(conf",
+        ),
+        {"add-killed"},
+    ),
+    "leaks": (("        if name not in valid:", "        if False:"), {"gc"}),
+    "collects all": (("        if name not in valid:", "        if True:"), {"gc"}),
+    "never ready": (('"STATUS":\n    end()', '"STATUS":\n    fail(50, "not yet")'), {"status"}),
+    "terse": (('end(1, {"cniVersion": spoken, "code"', 'end(1, {"code"'), {"error-form"}),
+}
+
+
+def bad(name: str) -> str:
+    """The plugin with one thing another."""
+    (old, new), _ = BAD[name]
+    assert old in GOOD, name
+    return GOOD.replace(old, new)
