@@ -16,6 +16,11 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ENDS = {"|", ">", "<", ">>", "&&", "||", ";"}
+# The documents (of docs/) whose consoles are typed, and compared with what is shown.
+SESSIONS = (
+    *("cni.md", "first-lab.md", "lost-packets.md", "policies.md", "services.md"),
+    *("report.md", "checks.md", "pytest.md", "compare.md", "../README.md"),
+)
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ def command(format_: str) -> int:
 
     found = [(name, text, fields(registry.plugin(name))) for name, text in registry.plugins().items()]
     if format_ == "json":
-        shown = [{"name": n, "summary": t, "options": {f.name: f.default for f in options}} for n, t, options in found]
+        shown = [{"name": n, "summary": t, "options": registry.plugin(n)().options()} for n, t, _ in found]
         click.echo(json.dumps({"schema": "emulab/plugins/1", "plugins": shown}, indent=2))
         return 0
     for name, text, options in found:

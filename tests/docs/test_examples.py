@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 from console import typed
-from shown import DOCUMENTS, MANIFESTS, ROOT, blocks, code_spans, commented, examples_of_help, shell_lines
+from shown import DOCUMENTS, MANIFESTS, ROOT, SESSIONS, blocks, code_spans, commented, examples_of_help, shell_lines
 
 from emulab.cli import COMMANDS
 
-SESSIONS = ("first-lab.md", "lost-packets.md", "policies.md", "services.md", "report.md", "checks.md", "pytest.md")
-SESSIONS += ("README.md", "json.md")
+TYPED = {Path(one).name for one in SESSIONS} | {"json.md"}
 NOT_TYPED = {
     "emulab fault inject": "CHANGELOG.md's name for a feature",
-    **dict.fromkeys(("emulab report", "emulab check", "emulab check --json"), "names for features, in prose"),
+    **dict.fromkeys(("emulab check", "emulab check --json"), "names for features, in prose"),
     "emulab capture node-a | wireshark -k -i -": "it opens a window",
     "emulab run --plugin xyz": "typed by test_the_example_plugin, which makes one",
     "emulab plan --plugin xyz --only node-a": "typed by test_the_example_plugin, which makes one",
 }
 # Commands whose lines are not typed here, and where they are.
 ELSEWHERE = {
+    "cni": "docs/cni.md is a session, and tests/labs/test_cni_command.py has its own",
     "compare": "several labs a line: its own tests",
     "serve": "its page is looked at in tests/web",
 }
@@ -107,7 +107,7 @@ def shown() -> dict[str, list[str]]:
     """command -> its examples, then the lines of documents and manifests that are in no example and in no session."""
     found = {name: [line.removeprefix("sudo ") for line in examples_of_help(name)] for name in COMMANDS}
     texts = {path: path.read_text() for path in DOCUMENTS} | {path: commented(path.read_text()) for path in MANIFESTS}
-    known = {line.removeprefix("sudo ") for path, text in texts.items() if path.name in SESSIONS for line in shell_lines(text)}
+    known = {line.removeprefix("sudo ") for path, text in texts.items() if path.name in TYPED for line in shell_lines(text)}
     for text in texts.values():
         for line in shell_lines(text) + code_spans(text):
             line = line.removeprefix("sudo ").partition(" #")[0].strip()

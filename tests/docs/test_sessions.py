@@ -11,12 +11,9 @@ from pathlib import Path
 
 import pytest
 from console import typed
+from shown import SESSIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
-SESSIONS = (
-    *("cni.md", "first-lab.md", "lost-packets.md", "policies.md", "services.md"),
-    *("report.md", "checks.md", "pytest.md", "compare.md", "../README.md"),
-)
 TIMES = (
     (r"\d+(\.\d+)? (s|ms|us|µs)\b", "T"),
     (r"time=\d+(\.\d+)? ?m?s?", "time=T"),

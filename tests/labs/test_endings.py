@@ -80,7 +80,8 @@ def test_interrupted_while_it_starts(sit_down: Callable[[str], Terminal]) -> Non
             time.sleep(delay)
             starting.send_signal(signal.SIGINT)
             said = starting.communicate(timeout=30)[0]
-        assert starting.returncode in (130, -2), said
+        early = b"init_import_site" in said  # it was Python that was still starting, and says so in its own way
+        assert starting.returncode in (130, -2) or early, said
         assert awaited(lambda: not terminal.folder.exists() or os.listdir(terminal.folder) == [])
     assert terminal.emulab("ls").err == "no lab is up\n"
 
