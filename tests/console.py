@@ -32,7 +32,7 @@ emulab() {{ {sys.executable} -m emulab "$@"; }}
 emulab-cni() {{ {sysconfig.get_path("scripts")}/emulab-cni "$@"; }}
 pytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}
 unset "${{!PYTEST@}}" CI  # nobody types in a worker of these tests
-interrupted() {{ timeout --preserve-status --signal=INT 0.8 {sys.executable} -m emulab "$@"; }}
+interrupted() {{ timeout --preserve-status --signal=INT 2 {sys.executable} -m emulab "$@"; }}
 export HOME={folder}
 cd {folder}
 ln -sfn {ROOT}/examples .

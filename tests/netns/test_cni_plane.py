@@ -160,8 +160,10 @@ NARROW = """{"cniVersion": "1.0.0", "name": "narrow", "plugins": [
 def conflist(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """A file that an ordinary user can read, too."""
     folder = tmp_path_factory.mktemp("cni")
-    for parent in (folder, folder.parent, folder.parent.parent):
+    for parent in (folder, *folder.parents):  # pytest's own; workers have one more
         parent.chmod(0o755)
+        if parent.name.startswith("pytest-of-"):
+            break
 
     def write(text: str) -> str:
         path = folder / "10-net.conflist"
