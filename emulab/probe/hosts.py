@@ -198,6 +198,7 @@ class Host:
         """Start a TCP conversation: handshake, payload, echo, orderly close."""
         stream = self._socket(flow.family, socket.SOCK_STREAM)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _piggyback(stream)
         try:
             stream.bind((text(flow.source_address), flow.sport))
             stream.connect((text(flow.destination_address), flow.dport))
@@ -214,6 +215,7 @@ class Host:
             self._finish(stream, Answer(flow.number, _plain(code)))
             return
         stream.send(payload.build(self._round, flow.number))
+        _piggyback(stream)
         self._poller.change(stream, lambda: self._answered(stream, flow), select.EPOLLIN)
 
     def _answered(self, stream: socket.socket, flow: Flow) -> None:
@@ -285,6 +287,11 @@ def _filter6() -> bytes:
 def _plain(code: int) -> str:
     """The kernel's words for an error number, as ping and curl print them: "Connection refused"."""
     return os.strerror(code).lower()
+
+
+def _piggyback(sock: socket.socket) -> None:
+    """Acknowledge with what is sent next, not by a packet that carries nothing else."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
 
 def datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
