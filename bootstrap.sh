@@ -119,6 +119,7 @@ case ${1:-} in
 run) exec "$COMMAND" "$@" ;;
 test)
     cd "$repo"
+    export PYTHONDONTWRITEBYTECODE= # or each worker would compile all files anew at each start
     # Labs mostly wait: several at a time, and whoever is done early takes over from the others.
     (($# > 1)) || set -- test -n 3 --dist worksteal
     exec "$VENV/bin/pytest" "${@:2}"
