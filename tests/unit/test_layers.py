@@ -22,7 +22,7 @@ LAYERS = (
     ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
-    ("verification", "conformance"),
+    ("verification", "conformance", "settling"),
     ("report", "lab"),
     ("recording", "artifacts", "comparing"),
     ("control",),
