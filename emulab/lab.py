@@ -15,7 +15,7 @@ from emulab import mending, settling
 from emulab.cni.result import Result
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
-from emulab.drift import RTPROT_KERNEL, Deviation, Found, compare
+from emulab.drift import RTPROT_KERNEL, Deviation, Foreign, Found, compare
 from emulab.errors import EmulabError, InputError, OverloadError
 from emulab.kernel import applier, nftables
 from emulab.kernel.attaching import Attaching
@@ -201,22 +201,27 @@ class Lab:
                 self.namespaces.name_pods(endpoints[name].node, {name: endpoints[name].pod.netns})
         self._attach(state, self._extra())
 
-    def drift(self) -> list[Deviation]:
-        """What of the lab is not as planned: altered by hand, or broken on purpose."""
+    def drift(self, only: Collection[str] | None = None) -> list[Deviation]:
+        """What of the lab, or of the namespaces ``only``, is not as planned: altered by hand, or broken on purpose."""
         real, lacking, lent = self.design.real, self.design.lacking, self.namespaces.lent
-        found = [one for one in compare(real, observe(self.namespaces, real)) if (one.namespace, one.planned) not in lacking]
+        compared = compare(real, observe(self.namespaces, real, only), only)
+        found = [one for one in compared if (one.namespace, one.planned) not in lacking]
         return [one for one in found if one.planned or one.namespace not in lent]  # what else is there is its owner's business
 
     def repair(self, names: Collection[str] | None = None) -> list[Deviation]:
         """Put back what is not as planned, everywhere or in the namespaces ``names``; returns what it was."""
         mended: list[Deviation] = []
+        where: Collection[str] | None = None
         for _ in range(5):  # what hung on a device that had to be made anew shows only then
-            deviations = mending.of(self.drift(), names)
+            deviations = mending.of(self.drift(where), names)
             if not deviations:
                 break
             deviations = [d for d in deviations if d.found and isinstance(d.planned, Device)] or deviations
             changes = mending.mend(self.design.real, deviations)
-            for name in {*changes.touched, *(d.namespace for d in deviations)}:
+            touched = {*changes.touched, *(d.namespace for d in deviations)}
+            # All but devices, and what no plan has an object for, is of its own namespace alone.
+            where = None if any(isinstance(d.planned or d.found, (*Device, Foreign)) for d in deviations) else touched
+            for name in touched:
                 self.namespaces[name].look()
             applier.apply(self.namespaces, changes)
             settling.relearn(self.namespaces, self.design, changes)
