@@ -163,7 +163,7 @@ def test_the_example_plugin(tmp_path: Path) -> None:
     (folder / "__init__.py").touch()
     (folder / "xyz.py").write_text(next(content for language, content in blocks(text) if language == "python"))
     lines = [line for line in shell_lines(text) if "xyz" in line]
-    _, planned, ran = typed([f"export PYTHONPATH={tmp_path}", *lines], tmp_path)
+    _, planned, ran = typed([f"export PYTHONPATH={tmp_path}", *lines], tmp_path, real=True)
     assert planned.code == 0 and "ip route add 10.1.3.0/24 via 192.168.50.3" in planned.output, planned.output
     assert ran.code == 1 and re.search(r"pod -> outside +0 of 36 delivered", ran.output), ran.output
     assert not re.search(r"dropped: \S+ -> (?!internet)", ran.output), ran.output

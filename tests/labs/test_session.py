@@ -84,9 +84,9 @@ def test_a_shell_on_a_terminal(terminal: Terminal) -> None:
     child, keyboard = os.forkpty()
     if child == 0:
         terminal.become()
-        from terminal import _main
+        from terminal import main
 
-        _main(("shell", "a1"))
+        main(("shell", "a1"))
     assert "a1 (lab):" in _read_until(keyboard, "(lab):")
     os.write(keyboard, b"hostname; echo $((6*7)); sh -c 'echo asleep; exec sleep 60'\n")
     assert "a1\n42\nasleep\n" in _read_until(keyboard, "\nasleep\n")
