@@ -330,7 +330,7 @@ def crowd(others: int) -> Cluster:
 
 
 def test_what_a_packet_meets_does_not_grow_with_other_pods_and_policies() -> None:
-    few, many = crowd(10), crowd(100)
+    few, many = crowd(10), crowd(40)
     web = next(f"cali{e.digest(11)}" for e in few.endpoints if e.pod.name == "web")
     for way in "ft":
         counts = [met(table(found), f"filter-cali-{way}w-{web}") for found in (few, many)]

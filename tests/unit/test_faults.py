@@ -147,7 +147,7 @@ def test_every_line_is_one_of_four_programs_and_names_no_fault(case: tuple[str, 
         for place in one.places(cluster, plane, plan):
             for step in one.steps(cluster, plane, plan, place):
                 assert step.namespace in plan
-                assert shlex.split(step.line)[0] in ("ip", "bridge", "nft", "sysctl")
+                assert step.line.split()[0] in ("ip", "bridge", "nft", "sysctl")
                 assert not any(word in step.line for word in FAULTS)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -627,10 +626,3 @@ def test_three_mebibytes_and_no_more() -> None:
     for text in (POD + "#" * (room + 1), POD + "#é" * (room // 3 + 1)):
         with pytest.raises(InputError, match=r"^web.yaml: more than 3 MiB"):
             read(text, "web.yaml")
-
-
-def test_many_services_in_json_are_read() -> None:
-    one = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
-    items = [{**one, "metadata": {"name": f"s{number}"}} for number in range(1000)]
-    found = applied(catalogued("flat"), read(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), "x.json"))
-    assert len({service.addresses for service in found.objects.services if service.name != "kube-dns"}) == 1000
