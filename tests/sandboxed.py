@@ -7,13 +7,17 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from designed import catalogued
 
 # Everything that a lab imports on demand: an ordinary user may not be able to read this interpreter's folders.
 import emulab.probe.engine
 import emulab.probe.mesh
 import emulab.underlay  # noqa: F401
 from emulab import registry
+from emulab.errors import InputError
 from emulab.kernel import sandbox, syscalls
 from emulab.lab import Lab, Probing
 from emulab.planning import design
@@ -21,6 +25,10 @@ from emulab.probe import craft
 from emulab.result import RunResult
 
 craft.template(4, "udp", 32)  # Scapy, and all that it needs
+for _name in registry.topologies():
+    with suppress(InputError):  # one that wants numbers
+        catalogued(_name)
+registry.plugins()
 NOBODY, PR_SET_DUMPABLE = 65534, 4
 AS_ROOT = os.geteuid() == 0
 Check = Callable[[Lab], Any]
@@ -63,7 +71,7 @@ def inside(work: Callable[[], Any], user: str) -> Any:
 
 def build(topology: str, plugin: str, settings: tuple[str, ...] = ()) -> Lab:
     """A lab, not built yet."""
-    wanted = registry.topology(topology)
+    wanted = catalogued(topology)
     plane = registry.options(registry.plugin(plugin), settings)
     return Lab(design(wanted, plane))
 
