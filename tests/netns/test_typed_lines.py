@@ -18,9 +18,7 @@ FOR_EVERYBODY = [("user", "flat", "flannel"), ("user", "flat", "flannel", "backe
 # An ordinary user's /proc/sys has no net.ipv4.neigh, which these planes set: emulab does it by rtnetlink, a typist cannot.
 FOR_ROOT = [
     ("root", "two-racks", "flannel", "direct_routing=true"),
-    ("root", "flat", "calico"),
     ("root", "two-racks", "calico", "encap=cross-subnet"),
-    ("root", "flat", "weave"),
     ("root", "partial-mesh", "weave"),
 ]
 
