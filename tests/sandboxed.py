@@ -5,6 +5,7 @@ from __future__ import annotations
 import encodings.ascii  # noqa: F401
 import os
 import pickle
+import signal
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,35 +37,36 @@ Check = Callable[[Lab], Any]
 
 def inside(work: Callable[[], Any], user: str) -> Any:
     """Run ``work`` in a sandbox and return its result; what it raises fails the test."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        if user == "user" and AS_ROOT:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            syscalls.prctl(PR_SET_DUMPABLE, 1)  # or /proc/self would still be root's
+    answer = os.memfd_create("answer")
 
-        def lab() -> int:
-            try:
-                answer = (True, work())
-            except BaseException:
-                answer = (False, traceback.format_exc())
-            with open(write, "wb") as pipe:
-                pickle.dump(answer, pipe)
-            return 0
-
+    def lab() -> int:
         try:
-            sandbox.run(lab)
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    assert answer, "the sandbox ended without an answer"
-    good, value = pickle.loads(answer)
+            told = (True, work())
+        except BaseException:
+            told = (False, traceback.format_exc())
+        with open(answer, "wb") as file:
+            pickle.dump(told, file)
+        return 0
+
+    if user == "user" and AS_ROOT:
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgroups([])
+                os.setresgid(NOBODY, NOBODY, NOBODY)
+                os.setresuid(NOBODY, NOBODY, NOBODY)
+                syscalls.prctl(PR_SET_DUMPABLE, 1)  # or /proc/self would still be root's
+                sandbox.run(lab)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    elif sandbox.run(lab) == 128 + signal.SIGINT:  # it hands signals on
+        raise KeyboardInterrupt
+    with open(answer, "rb") as file:
+        file.seek(0)
+        data = file.read()
+    assert data, "the sandbox ended without an answer"
+    good, value = pickle.loads(data)
     assert good, value
     return value
 
