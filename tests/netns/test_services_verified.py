@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sandboxed import inside
-from served import HTTP, PLANES, SERVICES, service, with_services
+from served import BY, BY_OTHERS, HTTP, SERVICES, service, with_services
 
 from emulab import registry
 from emulab.kernel import nftables
@@ -19,6 +19,7 @@ from emulab.packet import Kind, Verdict
 from emulab.planning import design
 
 ONLY = Probing(nodes=False, outside=False, mtu=False, protocols=("tcp", "udp"), timeout=0.5)
+SOME = replace(ONLY, timeout=0.3, sources=("default/a1", "default/b1"))
 FEW = (service("web", "10.96.1.1", "web", HTTP, ServicePort("dns", "udp", 53, 5353)), service("none", "10.96.1.2", "nobody"))
 
 
@@ -50,8 +51,7 @@ def told(lab: Lab, probing: Probing = ONLY) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("taps", ["every", "ends"])
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin", "taps"), [*((*one, "every") for one in BY), *((*one, "ends") for one in BY_OTHERS)])
 def test_services_of_every_kind_are_as_they_should_be(plugin: str, taps: str, in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         return told(lab, Probing(nodes=False, outside=False, mtu=False, protocols=("tcp", "udp"), timeout=1.0, taps=taps))
@@ -65,7 +65,7 @@ def test_services_of_every_kind_are_as_they_should_be(plugin: str, taps: str, in
     assert found["verdicts"]["dropped"] >= 5, "policy Local without a local endpoint, and closed source ranges"
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY)
 def test_where_and_by_which_rule(plugin: str, in_lab: Callable[..., Any]) -> None:
     found = in_lab(plugin, told)
     assert found["ok"]
@@ -122,7 +122,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("user", "plugin"), [*(("root", plugin) for plugin in PLANES), ("user", PLANES[0])])
+@pytest.mark.parametrize(("user", "plugin"), BY_OTHERS)
 def test_a_planted_fault_is_found(user: str, plugin: str, in_lab: Callable[..., Any]) -> None:
     """One after another in one lab, which is repaired in between and healthy in the end."""
 
@@ -132,7 +132,7 @@ def test_a_planted_fault_is_found(user: str, plugin: str, in_lab: Callable[..., 
         web, found = f"service-{named('default/web/tcp/http')}", {}
         for name, (commands, *_) in FAULTS.items():
             nftables.run(lab.namespaces["node-a"], commands.format(web=web))
-            found[name] = told(lab, replace(ONLY, timeout=0.3))
+            found[name] = told(lab, SOME)
             lab.repair()
         return found, told(lab)
 
@@ -145,6 +145,7 @@ def test_a_planted_fault_is_found(user: str, plugin: str, in_lab: Callable[..., 
         assert found[name]["elsewhere"] == [], name
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_a_lab_without_services_has_no_such_flows_and_no_such_table(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         return told(lab)["sources"], [n for n in ("node-a", "gateway") if "kube-proxy" in nftables.text(lab.namespaces[n])]
