@@ -140,8 +140,10 @@ class Verification:
         listening = self._services.listening(served)
         with ExitStack() as release:
             if gc.isenabled():  # a million observations, none in a cycle: to look for cycles takes a quarter of the time
+                gc.unfreeze()
                 gc.disable()
                 release.callback(gc.enable)
+                release.callback(gc.freeze)
             engine = Engine(
                 self.namespaces,
                 pods=pods,

@@ -7,14 +7,19 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from sandboxed import AS_ROOT
 from shown import ROOT
+from standing_in import Server
 
 from emulab.kernel import syscalls
+
+REAL = f"{sys.executable} -m emulab"
 
 
 class Typed(NamedTuple):
@@ -25,30 +30,51 @@ class Typed(NamedTuple):
     output: str
 
 
-def typed(lines: Sequence[str], folder: Path) -> list[Typed]:
-    """Type the lines in ``folder``, where the examples are too; `sudo` is whoever runs the tests."""
-    prologue = f"""sudo() {{ "$@"; }}
-emulab() {{ {sys.executable} -m emulab "$@"; }}
+def typed(lines: Sequence[str], folder: Path, real: bool = False) -> list[Typed]:
+    """Type the lines in ``folder``, where the examples are too; `sudo` is whoever runs the tests.
+
+    `emulab` is a fork of this process, unless it has to be the ``real`` one.
+    """
+    with tempfile.TemporaryDirectory(prefix="emulab-typed-") as own:
+        stand_in = Path(own, "emulab")
+        prologue = f"""sudo() {{ "$@"; }}
+emulab() {{ {REAL if real else stand_in} "$@"; }}
 emulab-cni() {{ {sysconfig.get_path("scripts")}/emulab-cni "$@"; }}
 pytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}
 unset "${{!PYTEST@}}" CI  # nobody types in a worker of these tests
-interrupted() {{ timeout --preserve-status --signal=INT 2 {sys.executable} -m emulab "$@"; }}
+interrupted() {{ timeout --preserve-status --signal=INT 2 {REAL} "$@"; }}
 export HOME={folder}
 cd {folder}
 ln -sfn {ROOT}/examples .
 """
-    script = prologue + "".join(f"echo @@@\n{line}\ncode=$?; echo; echo @@@$code\n" for line in lines)
-    environment = os.environ if AS_ROOT else {**os.environ, "XDG_RUNTIME_DIR": str(folder)}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        preexec_fn=_own_run if AS_ROOT else None,
-    )
-    pieces = re.findall(r"^@@@\n(.*?)\n@@@(\d+)$", done.stdout.decode(errors="replace"), re.MULTILINE | re.DOTALL)
+        script = prologue + "".join(f"echo @@@\n{line}\ncode=$?; echo; echo @@@$code\n" for line in lines)
+        script += "wait\n"  # for what was typed with a & at its end: it may need us
+        output, end = os.pipe()
+        typist = os.fork()
+        if typist == 0:
+            _type(script, stand_in, end)
+        os.close(end)
+        with open(output, "rb") as pipe:
+            done = pipe.read().decode(errors="replace")
+        assert os.waitpid(typist, 0)[1] == 0, done
+    pieces = re.findall(r"^@@@\n(.*?)\n@@@(\d+)$", done, re.MULTILINE | re.DOTALL)
     return [Typed(line, int(code), output) for line, (output, code) in zip(lines, pieces, strict=True)]
+
+
+def _type(script: str, stand_in: Path, out: int) -> NoReturn:
+    """Let bash type the script, and be its `emulab`."""
+    try:
+        if AS_ROOT:
+            _own_run()
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = str(stand_in.parent)
+        server = Server(stand_in)
+        server.serve(subprocess.Popen(["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def _own_run() -> None:

@@ -7,9 +7,10 @@ import os
 import pkgutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 # An ordinary user may not be able to read this interpreter's folders: everything is imported before.
 import lightkube.models.apps_v1
@@ -88,12 +89,9 @@ class Terminal:
         child = os.fork()
         if child == 0:
             self.become()
-            for number, end in enumerate((pipes[0][0], pipes[1][1], pipes[2][1])):
-                os.dup2(end, number)
-            os.closerange(3, 4096)  # that says, too, that signals are heard from now on: pytest's workers ignore some
             os.environ.update(env or {})
-            sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-            _main(words)
+            talk(pipes[0][0], pipes[1][1], pipes[2][1])  # that says, too, that signals are heard: pytest's workers ignore some
+            main(words)
         for mine in (pipes[0][0], pipes[1][1], pipes[2][1], ready[1]):
             os.close(mine)
         os.read(ready[0], 1)
@@ -113,7 +111,16 @@ class Terminal:
             syscalls.prctl(PR_SET_DUMPABLE, 1)  # or /proc/self would still be root's
 
 
-def _main(words: tuple[str, ...]) -> None:
+def talk(*ends: int) -> None:
+    """Let the calling process read and write there, and have nothing else open."""
+    for number, end in enumerate(ends):
+        os.dup2(end, number)
+    os.closerange(3, 4096)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+
+
+def main(words: Sequence[str]) -> NoReturn:
+    """Be `emulab words…` in the calling process, and end it."""
     from emulab import cli
 
     code = 70

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from emulab.kernel.capture import Captured
 
+_ENDING = signal.SIGINT, signal.SIGTERM
+
 
 @click.command("capture", short_help="Capture the packets of a pod or node.")
 @click.argument("target", metavar="POD|NODE[:IFACE]", shell_complete=complete_any)
@@ -52,7 +54,7 @@ def command(target: str, expression: tuple[str, ...], file: str | None, count: i
         tap = capture.open_tap(wanted, instructions)
     except OSError as error:
         raise InputError(f"{found['name']} has no interface '{wanted}' ({error.strerror})") from None
-    for number in (signal.SIGINT, signal.SIGTERM):  # what has been seen by then is shown, so nothing sent before is missing
+    for number in _ENDING:  # what has been seen by then is shown, so nothing sent before is missing
         signal.signal(number, lambda *_: tap.setblocking(False))
     click.echo(f"capturing on {found['name']}:{wanted or 'all interfaces'}", err=True)
     show = _lines(found["name"]) if out is None else _pcapng(found["name"], out)
@@ -64,6 +66,8 @@ def command(target: str, expression: tuple[str, ...], file: str | None, count: i
     if out is not None:
         with contextlib.suppress(BrokenPipeError):
             out.flush()
+    for number in _ENDING:  # one more, while Python ends, would end it with a signal
+        signal.signal(number, signal.SIG_IGN)
     if out is sys.stdout.buffer:  # nobody may be reading any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -90,9 +90,9 @@ def test_the_lab_outlives_the_terminal(terminal: Terminal) -> None:
     child, keyboard = os.forkpty()
     if child == 0:
         terminal.become()
-        from terminal import _main
+        from terminal import main
 
-        _main(("up", "--name", "lab"))
+        main(("up", "--name", "lab"))
     os.waitpid(child, 0)
     os.close(keyboard)  # the terminal hangs up
     assert terminal.emulab("exec", "a1", "--", "true").code == 0

@@ -6,10 +6,14 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 
 import pytest
+from sandboxed import AS_ROOT
 from terminal import Terminal
 
 SETTINGS = {"flannel": [], "calico": ["--set", "encap=vxlan"], "weave": []}
@@ -79,14 +83,29 @@ def test_captures_go_into_tshark(terminal: Terminal) -> None:
     assert read.stdout.decode().split("\n")[:2] == ["node-a:eth0\t8", "node-a:eth0\t0"]
 
 
+def test_an_impatient_end_of_a_capture_is_its_end(sit_down: Callable[[str], Terminal]) -> None:
+    """Ctrl-C again and again, from its first word to its last breath: a real process, since Python's end takes its time."""
+    terminal = sit_down("root" if AS_ROOT else "user")
+    assert terminal.emulab("up").code == 0
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(terminal.home)}
+    command = [sys.executable, "-m", "emulab", "capture", "a1", "icmp"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as capture:
+        assert capture.stdout and capture.stderr
+        assert capture.stderr.readline() == b"capturing on default/a1:eth0\n"
+        while capture.poll() is None:
+            capture.send_signal(signal.SIGINT)
+        assert (capture.returncode, capture.stderr.read()) == (0, b"")
+        assert capture.stdout.read()[:4] == b"\n\r\r\n"
+
+
 def test_a_shell_on_a_terminal(terminal: Terminal) -> None:
     assert terminal.emulab("up", "--name", "lab").code == 0
     child, keyboard = os.forkpty()
     if child == 0:
         terminal.become()
-        from terminal import _main
+        from terminal import main
 
-        _main(("shell", "a1"))
+        main(("shell", "a1"))
     assert "a1 (lab):" in _read_until(keyboard, "(lab):")
     os.write(keyboard, b"hostname; echo $((6*7)); sh -c 'echo asleep; exec sleep 60'\n")
     assert "a1\n42\nasleep\n" in _read_until(keyboard, "\nasleep\n")
