@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import ip_address
 from itertools import count as counting
 from itertools import islice
@@ -159,6 +160,7 @@ class Verification:
             )
             release.callback(engine.close)
 
+            @cache
             def source_of(name: str, to: IPAddress) -> IPAddress | None:
                 return _source(engine.host(name).source_for(to))
 

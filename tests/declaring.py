@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from designed import catalogued
+
 from emulab import registry
 from emulab.kernel.namespaces import entered
 from emulab.lab import Lab
@@ -29,7 +31,7 @@ def lab_with(
     objects: Objects | None = None,
 ) -> Lab:
     """A lab, not built yet, in which every pod declares ``ports``."""
-    plain = registry.topology(topology)
+    plain = catalogued(topology)
     pods = tuple(change(replace(pod, ports=tuple(ports))) for pod in plain.pods)
     wanted = replace(plain, pods=pods, objects=objects or Objects())
     return Lab(design(wanted, registry.options(registry.plugin(plugin), ())))

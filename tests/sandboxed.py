@@ -7,8 +7,11 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 from unittest import mock
+
+from designed import catalogued
 
 # Everything that a lab imports on demand: an ordinary user may not be able to read this interpreter's folders.
 import emulab.probe.engine
@@ -16,6 +19,7 @@ import emulab.probe.mesh
 import emulab.underlay  # noqa: F401
 from emulab import registry
 from emulab.drift import Deviation
+from emulab.errors import InputError
 from emulab.kernel import sandbox, syscalls
 from emulab.lab import Lab, Probing
 from emulab.planning import design
@@ -23,6 +27,10 @@ from emulab.probe import craft
 from emulab.result import RunResult
 
 craft.template(4, "udp", 32)  # Scapy, and all that it needs
+for _name in registry.topologies():
+    with suppress(InputError):  # one that wants numbers
+        catalogued(_name)
+registry.plugins()
 NOBODY, PR_SET_DUMPABLE = 65534, 4
 AS_ROOT = os.geteuid() == 0
 Check = Callable[[Lab], Any]
@@ -65,7 +73,7 @@ def inside(work: Callable[[], Any], user: str) -> Any:
 
 def build(topology: str, plugin: str, settings: tuple[str, ...] = ()) -> Lab:
     """A lab, not built yet."""
-    wanted = registry.topology(topology)
+    wanted = catalogued(topology)
     plane = registry.options(registry.plugin(plugin), settings)
     return Lab(design(wanted, plane))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -237,5 +236,4 @@ class Flows:
         if protocol == "icmp":  # identifier and sequence number
             sport, dport = (0x4000 + self._round * 977 + index) % 0x10000, index % 0x10000
         number, self._count = self._count, self._count + 1
-        family = ipaddress.ip_address(address).version
-        return Flow(number, kind, source, destination, family, protocol, address.packed, target.packed, sport, dport)
+        return Flow(number, kind, source, destination, address.version, protocol, address.packed, target.packed, sport, dport)

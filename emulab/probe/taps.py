@@ -22,7 +22,7 @@ ETH_P_ALL = 3
 SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 PACKET_OUTGOING = 4
-_BATCH, _SNAP = 512, 2048
+_BATCH, _SNAP = 128, 2048
 _BUFFER = 32 << 20
 _NAME, _CONTROL = 20, 64
 # Of sockaddr_ll the interface's index, and what kind of packet it is; behind it the control message with the time.

@@ -14,6 +14,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
+from designed import catalogued
 from sandboxed import inside
 from served import BY_OTHERS
 
@@ -50,7 +51,7 @@ NAME = "web.default.svc.cluster.local"
 
 def topology(services: tuple[Service, ...] = SERVICES, policies: tuple[Policy, ...] = ()) -> Topology:
     """b1 and c1 are "web"."""
-    plain = registry.topology("flat")
+    plain = catalogued("flat")
     labels = {"b1": (("app", "web"),), "c1": (("app", "web"),)}
     pods = tuple(replace(pod, labels=labels.get(pod.name, ()), ports=(ContainerPort(8000),)) for pod in plain.pods)
     pods, objects = with_dns(plain, pods, Objects(services=services, policies=policies))

@@ -50,8 +50,13 @@ def asked(lab: Lab, *expectations: dict[str, Any], live: LiveLab | None = None, 
     return found
 
 
-@pytest.mark.parametrize("plugin", OF_PLANE, ids=" ".join)
-def test_what_holds_and_what_does_not(plugin: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
+# An ordinary user sees the same; so has one plane, and every fault.
+@pytest.mark.parametrize(
+    ("user", "plugin"),
+    [*(("root", plugin) for plugin in OF_PLANE), ("user", ("weave",))],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_holds_and_what_does_not(user: str, plugin: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
     right, wrong = [*OF_PLANE[plugin], *EVERYWHERE], [one for one, _ in WRONG]
     outcomes = in_lab("flat", plugin[0], lambda lab: asked(lab, *right, *wrong))
     for one in outcomes[: len(right)]:

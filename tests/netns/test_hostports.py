@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from designed import catalogued
 from sandboxed import inside
 
 from emulab import registry
@@ -41,7 +42,7 @@ def told(lab: Lab, source: str, destination: str, protocol: str, port: int, fami
 
 @pytest.mark.parametrize("plane", PLANES, ids=lambda plane: plane[0])
 def test_a_published_port_leads_to_its_pod(plane: tuple[str, ...], user: str) -> None:
-    flat = registry.topology("flat")
+    flat = catalogued("flat")
     web = Pod("web", "node-a", ports=PORTS)
     wanted = design(replace(flat, pods=(*flat.pods, web)), registry.options(registry.plugin(plane[0]), plane[1:]))
 
@@ -75,5 +76,5 @@ def test_a_published_port_leads_to_its_pod(plane: tuple[str, ...], user: str) ->
 
 
 def test_addresses_of_the_topology_are_what_the_test_says() -> None:
-    uplink = registry.topology("flat").uplink("node-a")
+    uplink = catalogued("flat").uplink("node-a")
     assert ip_address("192.168.50.1") in [address.ip for address in uplink.addresses]

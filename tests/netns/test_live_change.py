@@ -37,12 +37,16 @@ def coming_and_going() -> list[Step]:
     return steps
 
 
+PLUGINS = [("flannel",), ("flannel", "backend=host-gw"), ("calico",), ("calico", "encap=vxlan"), ("weave",)]
+
+
+# A change is the same to whoever makes it; so an ordinary user has one with tunnels and one without.
 @pytest.mark.parametrize(
-    "case",
-    [("flannel",), ("flannel", "backend=host-gw"), ("calico",), ("calico", "encap=vxlan"), ("weave",)],
-    ids=" ".join,
+    ("user", "case"),
+    [*(("root", case) for case in PLUGINS), ("user", ("calico",)), ("user", ("weave",))],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_untouched_pods_lose_nothing(case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
+def test_untouched_pods_lose_nothing(user: str, case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> dict[str, Any]:
         streams = [Stream(lab, "default/a1", "default/c1", 4), Stream(lab, "default/a2", "default/c2", 6)]
         for step in coming_and_going():

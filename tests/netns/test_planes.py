@@ -84,11 +84,15 @@ def test_what_the_underlay_does_not_carry_is_dropped(case: tuple[str, ...], reac
     assert not found["ok"]
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
-def test_a_fleet(plugin: str) -> None:
-    found = told(("fleet,10,5", plugin), "root")
+# The small labs have every protocol on every plane; what many nodes could break by TCP, they break at Weave's, the busiest taps.
+@pytest.mark.parametrize(
+    ("plugin", "protocols"), [("flannel", ("udp",)), ("calico", ("icmp", "udp", "tcp")), ("weave", ("tcp",))], ids=named
+)
+def test_a_fleet(plugin: str, protocols: tuple[str, ...]) -> None:
+    found = told(("fleet,10,5", plugin), "root", Probing(protocols=protocols, nodes=plugin == "flannel"))
     assert found["ok"], found["findings"][:3]
-    assert found["summary"]["delivered"] == 50 * 49 * 6 + 10 * 50 * 6 + 50 * 6
+    from_nodes = 10 * 50 if plugin == "flannel" else 0
+    assert found["summary"]["delivered"] == (50 * 49 + from_nodes + 50) * 2 * len(protocols)
 
 
 @pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
@@ -101,10 +105,10 @@ def test_a_fleet_of_an_ordinary_user(plugin: str) -> None:
 
 @pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
 def test_ends_only(plugin: str) -> None:
-    found = told(("fleet,10,10", plugin), "root", Probing(protocols=("udp",), taps="ends"))
+    found = told(("fleet,10,5", plugin), "root", Probing(protocols=("udp",), taps="ends"))
     assert found["ok"], found["findings"][:3]
     assert set(found["verdicts"].values()) == {"delivered"}
-    assert len(found["verdicts"]) == 100 * 99 * 2
+    assert len(found["verdicts"]) == 50 * 49 * 2
 
 
 def test_what_is_not_flat_is_told(in_lab: Callable[..., Any]) -> None:

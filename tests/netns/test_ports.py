@@ -39,8 +39,8 @@ def found(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str, int], set[tu
     return bad
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
-def test_a_healthy_lab_is_not_accused(plugin: str, user: str) -> None:
+@pytest.mark.parametrize(("user", "plugin"), [("root", "flannel"), ("root", "calico"), ("root", "weave"), ("user", "calico")])
+def test_a_healthy_lab_is_not_accused(user: str, plugin: str) -> None:
     def work() -> Any:
         with lab_with(plugin) as lab:
             lab.build()
@@ -79,28 +79,31 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_what_is_planted_is_told(name: str, user: str) -> None:
+def test_what_is_planted_is_told(user: str) -> None:
     """On a1's node, for its packets to b1 over IPv4; a2 is on that node, too."""
-    kind, rule, expected = PLANTED[name]
-    hook = "filter hook forward priority 0" if kind == "filter" else "nat hook postrouting priority 90"
 
     def work() -> Any:
+        told = {}
         with lab_with("flannel") as lab:
             lab.build()
-            commands = f"add table ip planted\nadd chain ip planted c {{ type {hook} ; }}\nadd rule ip planted c {rule}"
-            nftables.run(lab.namespaces["node-a"], commands)
-            outcomes = probe(lab.namespaces, lab.cluster, every(lab, [(p.protocol, p.number) for p in PORTS]))
-            return found(outcomes), {o.check.family for o in outcomes if o.verdict is not Verdict.DELIVERED}
+            for name, (kind, rule, _) in PLANTED.items():
+                hook = "filter hook forward priority 0" if kind == "filter" else "nat hook postrouting priority 90"
+                commands = f"add table ip planted\nadd chain ip planted c {{ type {hook} ; }}\nadd rule ip planted c {rule}"
+                nftables.run(lab.namespaces["node-a"], commands)
+                outcomes = probe(lab.namespaces, lab.cluster, every(lab, [(p.protocol, p.number) for p in PORTS]))
+                nftables.run(lab.namespaces["node-a"], "delete table ip planted")
+                told[name] = found(outcomes), {o.check.family for o in outcomes if o.verdict is not Verdict.DELIVERED}
+        return told
 
-    bad, families = inside(work, user)
-    seen = "10.1.1.0" if kind == "nat" else "None"  # flannel.1's address: the way there is through it
-    assert bad == {
-        (source, "b1", protocol, port): {(verdict, seen)}
-        for source in ("a1", "a2")
-        for (protocol, port), verdict in expected.items()
-    }
-    assert families == {4}
+    for name, (bad, families) in inside(work, user).items():
+        kind, _, expected = PLANTED[name]
+        seen = "10.1.1.0" if kind == "nat" else "None"  # flannel.1's address: the way there is through it
+        assert bad == {
+            (source, "b1", protocol, port): {(verdict, seen)}
+            for source in ("a1", "a2")
+            for (protocol, port), verdict in expected.items()
+        }, name
+        assert families == {4}, name
 
 
 def test_another_pod_that_answers_is_told(user: str) -> None:
@@ -141,7 +144,7 @@ def test_a_slow_answer_is_no_loss(user: str) -> None:
     assert seconds >= 0.6
 
 
-def test_silence_of_everybody_says_nothing(user: str) -> None:
+def test_silence_of_everybody_says_nothing() -> None:
     """Not even controls are answered: nothing is reported as dropped."""
 
     def work() -> Any:
@@ -153,10 +156,10 @@ def test_silence_of_everybody_says_nothing(user: str) -> None:
                 except OverloadError as error:
                     return str(error)
 
-    assert "too busy" in inside(work, user)
+    assert "too busy" in inside(work, "root")
 
 
-def test_a_full_neighbour_table_is_not_taken_for_a_drop(user: str) -> None:
+def test_a_full_neighbour_table_is_not_taken_for_a_drop() -> None:
     """The table is the whole machine's: to fill it would break whatever runs beside, so only its counter is made up."""
 
     def work() -> Any:
@@ -174,7 +177,7 @@ def test_a_full_neighbour_table_is_not_taken_for_a_drop(user: str) -> None:
                 return healthy, str(error)
             return healthy, ""
 
-    healthy, told = inside(work, user)
+    healthy, told = inside(work, "root")
     assert healthy == {}, "nothing was silent: then it is no matter"
     assert "neighbour table was full (7 entries refused)" in told
 
@@ -236,7 +239,7 @@ def test_a_policy_that_came_between_rounds_decides(user: str) -> None:
     assert verdicts == {"dropped"}
 
 
-def test_bad_ends_are_one_line(user: str) -> None:
+def test_bad_ends_are_one_line() -> None:
     def work() -> Any:
         with lab_with("flannel") as lab:
             lab.build()
@@ -253,6 +256,6 @@ def test_bad_ends_are_one_line(user: str) -> None:
                     told.append(str(error))
             return told, probe(lab.namespaces, lab.cluster, [Check(OUTSIDE_HOST, "default/a1", 4, "tcp", 80)])[0].verdict.value
 
-    told, outside = inside(work, user)
+    told, outside = inside(work, "root")
     assert len(told) == 4
     assert outside != "delivered", "no router knows pods, so whatever the gateway says: they are not reached"

@@ -68,7 +68,7 @@ def test_the_engine_probes_ports_that_are_declared(user: str) -> None:
         assert set(result["verdicts"].values()) == {"delivered"}
 
 
-def test_a_server_of_ones_own_at_the_probed_port_is_named(user: str) -> None:
+def test_a_server_of_ones_own_at_the_probed_port_is_named() -> None:
     def work() -> Any:
         with lab_with(ports=()) as lab:
             lab.build()
@@ -80,7 +80,7 @@ def test_a_server_of_ones_own_at_the_probed_port_is_named(user: str) -> None:
                 except Exception as error:
                     return type(error).__name__, str(error)
 
-    kind, words = inside(work, user)
+    kind, words = inside(work, "root")
     assert kind == "InputError"
     assert words.startswith("a1: tcp port 8080 is taken by somebody's own server") and "--port" in words
 
@@ -185,13 +185,13 @@ def test_a_port_that_is_taken_is_told_once_and_the_others_are_served(user: str) 
     assert verdict == "delivered"
 
 
-def test_without_declared_ports_there_is_no_thread(user: str) -> None:
+def test_without_declared_ports_there_is_no_thread() -> None:
     def work() -> Any:
         with lab_with(ports=()) as lab:
             lab.build()
             return lab.responder._thread, lab.responder._epoll
 
-    assert inside(work, user) == (None, None)
+    assert inside(work, "root") == (None, None)
 
 
 def test_garbage_does_not_kill_it(user: str) -> None:

@@ -74,8 +74,8 @@ def clear(lab: Lab, rules: tuple[tuple[str, str, str], ...]) -> None:
 SHORT = Probing(timeout=0.3, nodes=False, outside=False, mtu=False)
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
-def test_a_planted_rewrite_is_found(plugin: str, in_lab: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("user", "plugin"), [("root", "flannel"), ("root", "calico"), ("root", "weave"), ("user", "calico")])
+def test_a_planted_rewrite_is_found(user: str, plugin: str, in_lab: Callable[..., Any]) -> None:
     """One after another in one lab, which is healthy before and afterwards."""
 
     def check(lab: Lab) -> Any:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from designed import catalogued
 from sandboxed import inside
 from served import BY, NODES, SERVED, with_services
 from talking import Servers, ask, tally
@@ -81,7 +82,7 @@ def answers(plugin: str, user: str) -> dict[str, Any]:
     """What comes of all questions, in one lab."""
 
     def work() -> dict[str, Any]:
-        topology = with_services(registry.topology("flat"))
+        topology = with_services(catalogued("flat"))
         with Lab(design(topology, registry.plugin(plugin)())) as lab:
             lab.build()
             lab.prime()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from designed import catalogued
 from sandboxed import inside
 from served import BY, BY_OTHERS, SERVED, SERVICES, service, with_services
 from talking import Servers, ask, client, say, tally
@@ -27,7 +28,7 @@ WEB = "10.96.1.1"
 def in_lab(user: str) -> Callable[..., Any]:
     def run(plugin: str, check: Callable[[Lab], Any], services: Sequence[Service] = SERVICES) -> Any:
         def work() -> Any:
-            topology = with_services(registry.topology("flat"), tuple(services))
+            topology = with_services(catalogued("flat"), tuple(services))
             with Lab(design(topology, registry.plugin(plugin)())) as lab:
                 lab.build()
                 lab.prime()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from designed import catalogued
 from sandboxed import inside
 
 import emulab.kube.applying
@@ -31,7 +32,7 @@ spec:
 
 
 def shop() -> Topology:
-    flat = registry.topology("flat")
+    flat = catalogued("flat")
     documents = [document for path in sorted(EXAMPLES.glob("*.yaml")) for document in kube.read(path.read_text(), path.name)]
     made = kube.applied(replace(flat, pods=()), [*documents, *kube.read(POLICY, "policy.yaml")])
     return replace(flat, pods=made.pods, objects=made.objects)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from designed import catalogued
 from sandboxed import inside
 from served import BY, BY_OTHERS, HTTP, SERVICES, service, with_services
 
@@ -27,7 +28,7 @@ FEW = (service("web", "10.96.1.1", "web", HTTP, ServicePort("dns", "udp", 53, 53
 def in_lab(user: str) -> Callable[..., Any]:
     def run(plugin: str, check: Callable[[Lab], Any], services: Sequence[Service] = FEW, taken: tuple[str, ...] = ()) -> Any:
         def work() -> Any:
-            topology = with_services(registry.topology("flat"), tuple(services))
+            topology = with_services(catalogued("flat"), tuple(services))
             with Lab(design(topology, registry.plugin(plugin)())) as lab:
                 lab.build()
                 return check(lab)
