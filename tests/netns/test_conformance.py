@@ -30,9 +30,12 @@ def asked(path: Path, network: Mapping[str, Any], checks: set[str], adds: int) -
 
 
 def written(script: str) -> Path:
-    """A plugin `toy`, where only the sandbox sees it."""
+    """A plugin `toy`, where only the sandbox sees it; text without an interpreter's name is Python for `toy_plugin.START`."""
     toy = Path("/opt/toy")
     syscalls.mount("tmpfs", str(toy.parent), "tmpfs", 0, "mode=755")
+    if not script.startswith("#!"):
+        (toy.parent / "made.py").write_text(script)
+        script = toy_plugin.START
     toy.write_text(script)
     toy.chmod(0o755)
     return toy
