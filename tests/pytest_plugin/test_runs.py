@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from console import UNWANTED
 from lxml import etree
 from sandboxed import AS_ROOT, NOBODY
 
@@ -22,7 +23,7 @@ from emulab.control import ending, places
 
 pytest_plugins = ("pytester",)
 SCHEMA = Path(__file__).parents[1] / "schemas" / "junit-10.xsd"
-QUIET = ("-p", "no:cacheprovider", "-p", "no:randomly", "-W", "error", "--strict-markers", "-rA")
+QUIET = ("-p", "no:cacheprovider", "-p", "no:randomly", *UNWANTED, "-W", "error", "--strict-markers", "-rA")
 
 
 @pytest.fixture(autouse=True)
