@@ -9,8 +9,9 @@ readonly STAMP=$VENV/installed # written last, so an environment without it is h
 readonly LOG=$HOME_DIR/bootstrap.log
 readonly COMMAND=/usr/local/bin/emulab # a folder that is in sudo's secure_path
 readonly PACKAGES=(python3 python3-venv mininet iproute2 nftables iputils-ping ethtool libpcap0.8)
-readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq chromium iperf3 containernetworking-plugins iptables golang-go
+readonly TEST_PACKAGES=(tshark bridge-utils procps shellcheck jq iperf3 containernetworking-plugins iptables golang-go
     golang-github-appc-cni-dev podman crun)
+readonly BROWSERS=$HOME_DIR/browsers
 readonly USAGE='Usage: ./bootstrap.sh                        install emulab and what it needs
        ./bootstrap.sh run [ARGS...]          install, then: emulab run ARGS...
        ./bootstrap.sh test [PYTEST ARGS...]  install with the test requirements, then run the test suite
@@ -47,9 +48,10 @@ become_root() { # arguments of this script
 install_packages() { # package...
     command -v apt-get >/dev/null || fail 3 "no apt-get here: this script knows Debian and Ubuntu only"
     local installed package missing=()
-    installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null || true)
+    # Or under another name: Ubuntu 24.04's libpcap0.8t64 provides libpcap0.8.
+    installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}, ${Provides}\n' | sed -n 's/^installed //p' | tr -s ', ' '\n')
     for package in "$@"; do
-        grep -qx "$package installed" <<<"$installed" || missing+=("$package")
+        grep -qxF "$package" <<<"$installed" || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
     say "installing system packages: ${missing[*]}"
@@ -95,13 +97,24 @@ install_environment() { # extra
         say "warning: $repo is not readable by ordinary users, so emulab works for root only"
 }
 
+install_browser() { # Ubuntu's Chromium is a snap; that of Playwright needs no snapd
+    if command -v chromium >/dev/null; then return; fi
+    export PLAYWRIGHT_BROWSERS_PATH=$BROWSERS
+    if compgen -G "$BROWSERS/chromium*" >/dev/null; then return; fi
+    say "installing a browser in $BROWSERS"
+    logged "playwright install" "$VENV/bin/playwright" install --with-deps chromium
+}
+
 case ${1:-} in
 -h | --help)
     echo "$USAGE"
     exit
     ;;
 "" | run) extra=run packages=("${PACKAGES[@]}") ;;
-test) extra=test packages=("${PACKAGES[@]}" "${TEST_PACKAGES[@]}") ;;
+test)
+    extra=test packages=("${PACKAGES[@]}" "${TEST_PACKAGES[@]}")
+    grep -qx ID=ubuntu /etc/os-release || packages+=(chromium)
+    ;;
 *) fail 2 "unknown command '$1' (known: run, test; see --help)" ;;
 esac
 
@@ -113,12 +126,14 @@ exec {lock}>"$HOME_DIR/lock"
 flock "$lock" # two calls at once: the second waits, and then finds everything installed
 install_packages "${packages[@]}"
 is_installed "$extra" || install_environment "$extra"
+[[ $extra != test ]] || install_browser
 exec {lock}>&- # or the lab would hold the lock as long as it runs
 
 case ${1:-} in
 run) exec "$COMMAND" "$@" ;;
 test)
     cd "$repo"
+    export PYTHONDONTWRITEBYTECODE= # or each worker would compile all files anew at each start
     # Labs mostly wait: several at a time, and whoever is done early takes over from the others.
     (($# > 1)) || set -- test -n 3 --dist worksteal
     exec "$VENV/bin/pytest" "${@:2}"

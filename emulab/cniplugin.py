@@ -17,10 +17,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emulab.cni import documents, versions
 from emulab.cni.attachment import Attachment, checked_name
@@ -39,8 +38,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")  # RFC 1123
 _LONG_ID = re.compile(r"[0-9a-f]{64}\Z")  # of Docker, Podman, containerd, which show its first 12 digits
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What a runtime asks.  ``attachment`` is None for GC and STATUS."""
 
     conf: At

@@ -14,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from emulab.errors import InputError
+from emulab.errors import InputError, nearest
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPAddress, IPInterface, IPNetwork, Pod, Topology
 from emulab.objects import Policy
@@ -92,6 +92,18 @@ class DataPlane(ABC):
 
     def check(self, topology: Topology) -> None:  # noqa: B027 (a hook, not a stub: most plugins accept everything)
         """Refuse, by `InputError`, an option or topology that this data plane cannot serve."""
+
+    def check_option(self, option: str, least: int, most: int) -> None:
+        """Refuse a number that is not from ``least`` to ``most``."""
+        if not least <= getattr(self, option) <= most:
+            found = getattr(self, option)
+            raise InputError(f"{self.name}: {option} {found} is out of range, {least} to {most} expected")
+
+    def check_choice(self, option: str, choices: Collection[str]) -> None:
+        """Refuse a word that is none of ``choices``."""
+        found = getattr(self, option)
+        if found not in choices:
+            raise InputError(f"{self.name}: unknown {option} '{found}'{nearest(found, choices)}")
 
     @abstractmethod
     def ipam(self, topology: Topology) -> Ipam:

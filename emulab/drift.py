@@ -7,7 +7,7 @@ MTU follows that of its ports, addresses that nobody pinned, the routes to the n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import SequenceMatcher
 from typing import Union
@@ -78,8 +78,8 @@ class Deviation:
         return f"{self.namespace}: {self.kind}: {_line(thing)}{detail}"
 
 
-def compare(desired: State, observed: Observed) -> list[Deviation]:
-    """The deviations of ``observed`` from ``desired``.
+def compare(desired: State, observed: Observed, only: Collection[str] | None = None) -> list[Deviation]:
+    """The deviations of ``observed`` from ``desired``, everywhere or in the namespaces ``only``.
 
     Namespace by namespace in the order of ``desired``; in each, what is missing or altered in the order of the plan, devices
     first, then what is extra in the order of ``observed``.
@@ -88,6 +88,8 @@ def compare(desired: State, observed: Observed) -> list[Deviation]:
     extra_ends: set[tuple[str, str]] = set()
     deviations: list[Deviation] = []
     for namespace, objects in desired.items():
+        if only is not None and namespace not in only:
+            continue
         there = _Namespace(namespace, observed.get(namespace, ()))
         for pair in near.get(namespace, ()):
             deviations += there.check_pair(pair)

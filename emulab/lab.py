@@ -5,20 +5,19 @@ A lab runs inside a sandbox (`emulab.kernel.sandbox`); when the process ends, th
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from emulab import kubeproxy, mending
+from emulab import mending, settling
 from emulab.cni.result import Result
 from emulab.dataplane import DataPlane
 from emulab.diff import Diff, diff
-from emulab.drift import RTPROT_KERNEL, Deviation, Found, compare
-from emulab.errors import EmulabError, InputError, MachineError, OverloadError
-from emulab.kernel import applier, conntrack, encode, nftables
+from emulab.drift import RTPROT_KERNEL, Deviation, Foreign, Found, compare
+from emulab.errors import EmulabError, InputError, OverloadError
+from emulab.kernel import applier, nftables
 from emulab.kernel.attaching import Attaching
 from emulab.kernel.namespaces import Namespaces
 from emulab.kernel.observe import observe
@@ -28,7 +27,8 @@ from emulab.probe import neighbours
 from emulab.probe.taps import stamped
 from emulab.result import RunResult
 from emulab.serving.responder import Responder
-from emulab.state import Bridge, Cni, CniAttachment, Device, FdbEntry, KernelObject, Route, State, Up, Veth, Vxlan
+from emulab.settling import both_ends, switched_on
+from emulab.state import Cni, CniAttachment, Device, KernelObject, Route, State, Veth
 from emulab.verification import Probing, Verification, tunnel_ports
 
 _ATTEMPTS = 3  # measurements on a machine that is too busy
@@ -101,7 +101,7 @@ class Lab:
             applier.add(self.namespaces, self.design.plan)
             if attached(self.design.plan):
                 self._attach(self.design.plan, frozenset())
-            self.wait_until_up({**_switched_on(self.design.real), **_switched_on(self.design.real, pods=True)})
+            self.wait_until_up({**switched_on(self.design.real), **switched_on(self.design.real, pods=True)})
         self.responder.follow(self.namespaces, self.cluster)
 
     def change(self, after: Design) -> Diff:
@@ -134,10 +134,10 @@ class Lab:
         self.namespaces.remove(changes.gone)
         self.namespaces.give_back(self.namespaces.lent.difference(endpoint.key for endpoint in after.cluster.endpoints))
         underlay.follow(self.network, after.topology, self.namespaces)
-        self._forget_flows(before)
-        self._relearn(changes)
-        pods = _switched_on({name: after.desired[name] for name in changes.new}, pods=True)
-        self.wait_until_up({**_both_ends(after.desired, _switched_on(changes.add)), **pods})
+        settling.forget_flows(self.namespaces, before, after)
+        settling.relearn(self.namespaces, after, changes)
+        pods = switched_on({name: after.desired[name] for name in changes.new}, pods=True)
+        self.wait_until_up({**both_ends(after.desired, switched_on(changes.add)), **pods})
         self.responder.follow(self.namespaces, after.cluster)
         if SWITCHES in changes.touched:  # whoever asked for a MAC when nobody could answer would wait for seconds
             for name in self.namespaces:
@@ -201,70 +201,36 @@ class Lab:
                 self.namespaces.name_pods(endpoints[name].node, {name: endpoints[name].pod.netns})
         self._attach(state, self._extra())
 
-    def _forget_flows(self, before: Design) -> None:
-        """Nodes let go of UDP flows through Services to endpoints that serve no longer, as kube-proxy arranges it."""
-        serving = kubeproxy.udp_endpoints(self.cluster)
-        if serving == kubeproxy.udp_endpoints(before.cluster):
-            return
-
-        def stale(entry: conntrack.Entry) -> bool:
-            sent = entry.original
-            found = serving.get((sent.destination, sent.dport), serving.get(("", sent.dport)))
-            return found is not None and entry.reply.source not in found
-
-        for node in self.design.present.nodes:
-            conntrack.forget(self.namespaces[node.name], socket.IPPROTO_UDP, stale)
-
-    def drift(self) -> list[Deviation]:
-        """What of the lab is not as planned: altered by hand, or broken on purpose."""
+    def drift(self, only: Collection[str] | None = None) -> list[Deviation]:
+        """What of the lab, or of the namespaces ``only``, is not as planned: altered by hand, or broken on purpose."""
         real, lacking, lent = self.design.real, self.design.lacking, self.namespaces.lent
-        found = [one for one in compare(real, observe(self.namespaces, real)) if (one.namespace, one.planned) not in lacking]
+        compared = compare(real, observe(self.namespaces, real, only), only)
+        found = [one for one in compared if (one.namespace, one.planned) not in lacking]
         return [one for one in found if one.planned or one.namespace not in lent]  # what else is there is its owner's business
 
     def repair(self, names: Collection[str] | None = None) -> list[Deviation]:
         """Put back what is not as planned, everywhere or in the namespaces ``names``; returns what it was."""
         mended: list[Deviation] = []
+        where: Collection[str] | None = None
         for _ in range(5):  # what hung on a device that had to be made anew shows only then
-            deviations = mending.of(self.drift(), names)
+            deviations = mending.of(self.drift(where), names)
             if not deviations:
                 break
             deviations = [d for d in deviations if d.found and isinstance(d.planned, Device)] or deviations
             changes = mending.mend(self.design.real, deviations)
-            for name in {*changes.touched, *(d.namespace for d in deviations)}:
+            touched = {*changes.touched, *(d.namespace for d in deviations)}
+            # All but devices, and what no plan has an object for, is of its own namespace alone.
+            where = None if any(isinstance(d.planned or d.found, (*Device, Foreign)) for d in deviations) else touched
+            for name in touched:
                 self.namespaces[name].look()
             applier.apply(self.namespaces, changes)
-            self._relearn(changes)
+            settling.relearn(self.namespaces, self.design, changes)
             mended += [deviation for deviation in deviations if deviation not in mended]
         if mended:  # who was asked while things were wrong may have given a wrong answer
             for name in self.design.desired:
                 applier.forget_neighbours(self.namespaces[name])
             self.wait_until_up()
         return mended
-
-    def _relearn(self, changes: Diff) -> None:
-        """Where tunnels have come or static places of MACs have gone, MACs are known as if learned.
-
-        Weave's cache of MACs outlives a change of its topology; without it the bridges would flood.
-        """
-        desired, macs = self.design.desired, self._macs
-        for node in changes.touched:
-            objects = desired.get(node, ()) if "/" not in node else ()
-            tunnels = {thing.remote: thing.name for thing in objects if isinstance(thing, Vxlan) and thing.remote}
-            new = any(getattr(thing, "device", "") in tunnels.values() for thing in changes.add.get(node, ()))
-            if not new and not any(isinstance(thing, FdbEntry) and not thing.remote for thing in changes.remove.get(node, ())):
-                continue
-            static = {thing.mac for thing in objects if isinstance(thing, FdbEntry)}
-            namespace = self.namespaces[node]
-            for link in self.cluster.topology.links:
-                device = next((tunnels[a.ip] for a in link.addresses if a.ip in tunnels), None)
-                if device and self.cluster.topology.running(link.node):
-                    known = [mac for mac in macs(link.node) if mac not in static]
-                    namespace.socket().execute([encode.learned(namespace, device, mac) for mac in known])
-
-    def _macs(self, node: str) -> list[str]:
-        """The MACs that live on a node: its pods', and its bridges' own."""
-        found = [endpoint.mac for endpoint in self.cluster.endpoints_on(node)]
-        return found + [thing.mac for thing in self.design.desired[node] if isinstance(thing, Bridge) and thing.mac]
 
     def _check_names(self, new: Collection[str], endpoints: Mapping[str, Endpoint]) -> None:
         """Somebody may have typed `ip netns add` on a node."""
@@ -295,20 +261,9 @@ class Lab:
             if name in endpoints and endpoints[name].node not in gone:
                 self.namespaces.unname_pods(endpoints[name].node, [endpoints[name].pod.netns])
 
-    def wait_until_up(self, devices: Mapping[str, Collection[str]] | None = None, seconds: float = 10.0) -> None:
-        """Until those interfaces of each namespace (default: all) have their carrier: a packet sent earlier would be lost.
-
-        Uplinks that are down have none.
-        """
-        devices = _switched_on(self.design.desired) if devices is None else devices
-        dark = {(link.node, link.interface) for link in self.cluster.topology.links if not link.up}
-        deadline = time.monotonic() + seconds
-        for node, names in devices.items():
-            awaited = {name for name in names if (node, name) not in dark}
-            while waiting := [n for n, link in self.namespaces[node].socket().links().items() if link.waiting and n in awaited]:
-                if time.monotonic() > deadline:
-                    raise MachineError(f"{node}: {', '.join(waiting)} did not come up within {seconds:g} s")
-                time.sleep(0.0005)
+    def wait_until_up(self, devices: Mapping[str, Collection[str]] | None = None) -> None:
+        """Until those interfaces of each namespace (default: all) have their carrier."""
+        settling.wait_until_up(self.namespaces, self.design, switched_on(self.design.desired) if devices is None else devices)
 
     @property
     def tunnel_ports(self) -> frozenset[int]:
@@ -355,22 +310,3 @@ def _given(result: Result) -> tuple[tuple[IPAddress, ...], str]:
     """A pod's addresses, and the MAC of its interface."""
     inside = [one for one in result.interfaces if one.sandbox]
     return tuple(one.address.ip for one in result.ips), inside[0].mac if inside else ""
-
-
-def _both_ends(desired: State, devices: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """``devices``, and those at the other end of their pairs, but in pods."""
-    found = {namespace: set(names) for namespace, names in devices.items()}
-    for namespace, names in devices.items():
-        for thing in desired[namespace]:
-            if isinstance(thing, Veth) and thing.name in names and thing.peer_namespace and "/" not in thing.peer_namespace:
-                found.setdefault(thing.peer_namespace, set()).add(thing.peer)
-    return found
-
-
-def _switched_on(state: State, pods: bool = False) -> dict[str, set[str]]:
-    """The devices that ``state`` switches on, by namespace, of nodes and the underlay, or of pods."""
-    return {
-        namespace: {thing.device for thing in objects if isinstance(thing, Up)}
-        for namespace, objects in state.items()
-        if ("/" in namespace) == pods
-    }

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from emulab.dataplane import Wire
@@ -240,6 +241,9 @@ def short(name: str) -> str:
     return f"svc/{name[12:]}" if name.startswith("svc/default/") else name.removeprefix("default/")
 
 
+_time = itemgetter(Observation._fields.index("time"))
+
+
 def judge(
     flow: Flow,
     seen: Sequence[Observation],
@@ -254,7 +258,7 @@ def judge(
     ``answered`` says whether the reply came back to the sender, ``refused`` is the error that it got instead, ``ends`` are
     the places at the source and the destination, and ``wire`` is the data plane's promise, where it made one.
     """
-    observations = tuple(sorted(seen, key=lambda o: o.time))
+    observations = tuple(sorted(seen, key=_time))
     changed = tuple(rewrites(flow, observations))
     arrived = [o for o in observations if o.place == ends[1] and o.direction == "in" and o.leg == "request"]
     reached = bool(arrived) if ends[1] else answered
@@ -293,9 +297,13 @@ def rewrites(flow: Flow, observations: Iterable[Observation]) -> Iterable[Findin
     if flow.protocol == "icmp":
         reply = (*reply[:3], flow.sport, flow.dport, True)
     found: set[tuple[str, str]] = set()
+    as_sent: dict[str, Headers | None] = {"request": None, "reply": None}  # by leg, the last: most places see the same packet
     for seen in observations:
+        if seen.inner is as_sent[seen.leg]:
+            continue
         sent = request if seen.leg == "request" else reply
         if seen.inner[:6] == sent:
+            as_sent[seen.leg] = seen.inner
             continue
         for index, (before, after) in enumerate(zip(sent, seen.inner, strict=False)):
             name = _FIELDS[index] if flow.protocol != "icmp" else _ICMP_FIELDS[index]

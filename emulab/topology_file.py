@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from emulab.errors import InputError, nearest
 from emulab.model import IPAddress, IPInterface, IPNetwork, Link, Node, Pod, Segment, Topology
+from emulab.text import Path as Trail
+from emulab.text import Raw, documents, shown
 from emulab.topology import problems
 
 _DEFAULT_SEGMENT = ("lan", ("192.168.50.0/24", "fd00:50::/64"))
@@ -19,34 +21,33 @@ _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 class _At:
-    """A value of the file with the line that it stands in."""
+    """A value of the file, and the path to it."""
 
-    def __init__(self, value: Any, line: int, where: str, file: str) -> None:
-        self.value, self.line, self.where, self.file = value, line, where, file
+    def __init__(self, document: Raw, path: Trail, value: Any) -> None:
+        self.document, self.path, self.value = document, path, value
+
+    @property
+    def line(self) -> int:
+        return self.document.line(self.path)
 
     def fail(self, expected: str) -> NoReturn:
-        raise InputError(f"{self.where}: {expected}", self.file, self.line)
+        raise InputError(f"{shown(self.path) or 'topology'}: {expected}", self.document.file, self.line)
 
     def mapping(self, *keys: str) -> dict[str, _At]:
         """The entries; with ``keys``, no others are allowed."""
         if not isinstance(self.value, dict):
             self.fail(f"a mapping expected, got {_kind(self.value)}")
-        found = {}
-        lines = self.value.lc.data or {}  # type: ignore[attr-defined]  # without the keys that a merge (<<) brings in
-        for key, value in self.value.items():
-            line = lines[key][0] + 1 if key in lines else self.line
-            if not isinstance(key, str):
-                _At(key, line, self.where, self.file).fail(f"a name expected, got {key!r} (put it in quotes)")
+        for key in self.value:
             if keys and key not in keys:
-                _At(key, line, self.where, self.file).fail(f"unknown key '{key}'{nearest(key, keys)}")
-            found[key] = _At(value, line, f"{self.where}.{key}" if self.where != "topology" else key, self.file)
-        return found
+                where = shown(self.path) or "topology"
+                line = self.document.line((*self.path, key))
+                raise InputError(f"{where}: unknown key '{key}'{nearest(key, keys)}", self.document.file, line)
+        return {key: _At(self.document, (*self.path, key), value) for key, value in self.value.items()}
 
     def items(self) -> list[_At]:
         if not isinstance(self.value, list):
             self.fail(f"a list expected, got {_kind(self.value)}")
-        lines = self.value.lc.data  # type: ignore[attr-defined]
-        return [_At(v, lines[i][0] + 1, f"{self.where}[{i}]", self.file) for i, v in enumerate(self.value)]
+        return [_At(self.document, (*self.path, index), value) for index, value in enumerate(self.value)]
 
     def text(self) -> str:
         if not isinstance(self.value, str):
@@ -88,20 +89,19 @@ def _kind(value: Any) -> str:
 
 def read(path: Path, name: str | None = None) -> Topology:
     """The topology in the file ``path``.  Raises `InputError` with file and line."""
-    file = str(path) if name is None else path.name
-    root = _At(_load(path, file), 1, "topology", file)
+    root = _load(path, str(path) if name is None else path.name)
     entries = root.mapping("description", "pod-cidrs", "segments", "nodes", "cut")
-    lines: dict[tuple[str, str], int] = {("topology", key): at.line for key, at in entries.items()}
-    segments = tuple(_segments(entries.get("segments"), lines))
+    places: dict[tuple[str, str], _At] = {("topology", key): at for key, at in entries.items()}
+    segments = tuple(_segments(entries.get("segments"), places))
     if "nodes" not in entries:
         root.fail("no nodes: at least one expected")
     nodes, links, pods = [], [], []
     for node_name, at in entries["nodes"].mapping().items():
-        lines["node", node_name] = at.line
+        places["node", node_name] = at
         node = at.mapping("pod-cidrs", "segment", "links", "pods", "mtu", "rate", "delay", "loss") if at.value is not None else {}
         nodes.append(Node(node_name, tuple(_networks(node.get("pod-cidrs")))))
         links += list(_links(node_name, len(nodes), node, at, segments))
-        pods += list(_pods(node_name, node.get("pods"), lines))
+        pods += list(_pods(node_name, node.get("pods"), places))
     cut = (
         frozenset(frozenset(n.text() for n in pair.items()) for pair in entries["cut"].items())
         if "cut" in entries
@@ -118,7 +118,8 @@ def read(path: Path, name: str | None = None) -> Topology:
         cut=cut,
     )
     for complaint in problems(topology):
-        raise InputError(complaint.message, file, lines.get(complaint.thing, 1))
+        at = places.get(complaint.thing, root)
+        raise InputError(complaint.message, at.document.file, at.line)
     return topology
 
 
@@ -130,10 +131,7 @@ def description(path: Path) -> str:
     return ""
 
 
-def _load(path: Path, file: str) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
+def _load(path: Path, file: str) -> _At:
     try:
         content = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -142,29 +140,22 @@ def _load(path: Path, file: str) -> Any:
         raise InputError("cannot read the topology: it is not UTF-8 text", str(path)) from None
     except ValueError as error:  # a name with a null byte
         raise InputError(f"cannot read the topology: {error}", str(path)) from None
-    try:
-        value = YAML(typ="rt").load(content)  # builds plain data only, and keeps line numbers
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = (error.problem or "broken YAML").splitlines()[0]
-        duplicate = re.search(r'duplicate key "([^"]*)"', error.problem or "")
-        words = f"there are two '{duplicate[1]}' here" if duplicate else f"broken YAML: {problem}"
-        raise InputError(words, file, mark.line + 1 if mark else 1) from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"broken YAML: {str(error).splitlines()[0]}", file, 1) from None
-    if value is None:
+    found = list(documents(content, file))
+    if not found:
         raise InputError("the file is empty: nodes and pod-cidrs expected", file, 1)
-    return value
+    if len(found) > 1:
+        raise InputError("one topology expected, and another document begins here", file, found[1].first)
+    return _At(found[0], (), found[0].value)
 
 
-def _segments(at: _At | None, lines: dict[tuple[str, str], int]) -> Iterator[Segment]:
+def _segments(at: _At | None, places: dict[tuple[str, str], _At]) -> Iterator[Segment]:
     if at is None:
         yield Segment(_DEFAULT_SEGMENT[0], tuple(map(ip_network, _DEFAULT_SEGMENT[1])))
         return
     if not at.mapping():
         at.fail("at least one segment expected")
     for name, one in at.mapping().items():
-        lines["segment", name] = one.line
+        places["segment", name] = one
         entries = one.mapping("subnets", "mtu")
         mtu = entries["mtu"].number() if "mtu" in entries else 1500
         yield Segment(name, tuple(_networks(entries.get("subnets"))), mtu)
@@ -225,7 +216,7 @@ def _with_prefix(at: _At, segment: Segment) -> IPInterface:
     at.fail(f"{address} is not in segment {segment.name} ({', '.join(map(str, segment.subnets))})")
 
 
-def _pods(node: str, at: _At | None, lines: dict[tuple[str, str], int]) -> Iterator[Pod]:
+def _pods(node: str, at: _At | None, places: dict[tuple[str, str], _At]) -> Iterator[Pod]:
     """``pods: 3`` (named after the node), or a mapping of names to nothing, an address, or addresses and more."""
     if at is None:
         return
@@ -234,7 +225,7 @@ def _pods(node: str, at: _At | None, lines: dict[tuple[str, str], int]) -> Itera
             at.fail(f"0 to {_MOST_PODS} pods expected, got {at.value}")
         for index in range(1, at.value + 1):
             pod = Pod(f"{node.removeprefix('node-')}{'-' if node[-1].isdigit() else ''}{index}", node)
-            lines["pod", pod.key] = at.line
+            places["pod", pod.key] = at
             yield pod
         return
     for name, one in at.mapping().items():
@@ -248,7 +239,7 @@ def _pods(node: str, at: _At | None, lines: dict[tuple[str, str], int]) -> Itera
             namespace = entries["namespace"].text() if "namespace" in entries else "default"
             labels = entries["labels"].mapping() if "labels" in entries else {}
             pod = Pod(name, node, namespace, addresses, tuple((k, v.text()) for k, v in labels.items()))
-        if ("pod", pod.key) in lines:
+        if ("pod", pod.key) in places:
             one.fail(f"there are two pods '{pod.key}'")
-        lines["pod", pod.key] = one.line
+        places["pod", pod.key] = one
         yield pod

@@ -140,8 +140,10 @@ class Verification:
         listening = self._services.listening(served)
         with ExitStack() as release:
             if gc.isenabled():  # a million observations, none in a cycle: to look for cycles takes a quarter of the time
+                gc.unfreeze()
                 gc.disable()
                 release.callback(gc.enable)
+                release.callback(gc.freeze)
             engine = Engine(
                 self.namespaces,
                 pods=pods,
@@ -173,8 +175,15 @@ class Verification:
                 flows.append(flow)
             if due:  # or the second refusal would look like a loss
                 release.enter_context(unlimited_errors(self.namespaces, nodes))
-            for count, outcome in enumerate(engine.run(flows), 1):
+            measured = probing.mtu and "icmp" in probing.protocols and probing.size is None and self._flows.to_themselves()
+            sized = list(self._flows.full_size(self._passes)) if measured else []
+            lengths: dict[int, Outcome] = {}
+            # In one run: all that stay silent share its deadline.
+            for count, outcome in enumerate(engine.run([*flows, *(flow for full, over, _ in sized for flow in (full, over))]), 1):
                 flow = outcome.flow
+                if count > len(flows):
+                    lengths[flow.number] = outcome
+                    continue
                 if self.on_progress:
                     self.on_progress(count, len(flows))
                 if flow.number in due:
@@ -195,10 +204,7 @@ class Verification:
                 if self._policies.active:
                     judged = self._policies.judge(judged)
                 self._result.flows.recorded.append(judged)
-            if probing.mtu and "icmp" in probing.protocols and probing.size is None and self._flows.to_themselves():
-                sized = list(self._flows.full_size(self._passes))
-                outcomes = {o.flow.number: o for o in engine.run(flow for full, over, _ in sized for flow in (full, over))}
-                self._result.mtu = [_mtu(full, mtu, outcomes[full.number], outcomes[over.number]) for full, over, mtu in sized]
+            self._result.mtu = [_mtu(full, mtu, lengths[full.number], lengths[over.number]) for full, over, mtu in sized]
         return to_services
 
     def _service(self, outcome: Outcome, due: Due, translated: Mapping[str, Iterable[conntrack.Entry]]) -> FlowResult:

@@ -40,7 +40,7 @@ from emulab.dataplane import (
     room_for,
     routed,
 )
-from emulab.errors import InputError, nearest
+from emulab.errors import InputError
 from emulab.ipam.blocks import BLOCK_LENGTH, Blocks
 from emulab.ipam.contract import Ipam
 from emulab.model import Cluster, Endpoint, IPAddress, IPNetwork, Lease, Topology
@@ -126,13 +126,10 @@ class Calico(DataPlane):
     block_size_v6: int = BLOCK_LENGTH[6]
 
     def check(self, topology: Topology) -> None:
-        if self.encap not in ENCAPSULATIONS:
-            raise InputError(f"calico: unknown encap '{self.encap}'{nearest(self.encap, ENCAPSULATIONS)}")
+        self.check_choice("encap", ENCAPSULATIONS)
         limits = {"vni": (1, 2**24 - 1), "port": (1, 65535), "block_size": (20, 32), "block_size_v6": (116, 128)}
         for option, (least, most) in limits.items():
-            if not least <= getattr(self, option) <= most:
-                found = getattr(self, option)
-                raise InputError(f"calico: {option} {found} is out of range, {least} to {most} expected")
+            self.check_option(option, least, most)
         for node in topology.nodes:
             for family in topology.families:
                 if topology.underlay_address(node.name, family).version != family:

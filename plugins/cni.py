@@ -116,11 +116,9 @@ class Cni(DataPlane):
     masquerade: bool = True
 
     def check(self, topology: Topology) -> None:
-        if self.between not in WAYS:
-            raise InputError(f"cni: unknown between '{self.between}'{nearest(self.between, WAYS)}")
-        for option, value, limit in (("vni", self.vni, 2**24 - 1), ("port", self.port, 65535)):
-            if not 1 <= value <= limit:
-                raise InputError(f"cni: {option} {value} is out of range, 1 to {limit} expected")
+        self.check_choice("between", WAYS)
+        self.check_option("vni", 1, 2**24 - 1)
+        self.check_option("port", 1, 65535)
         for family in topology.families:
             if self.between == "host-gw" and topology.outer_family(family) != family:
                 raise InputError(f"cni: host-gw needs an IPv{family} underlay address on every node")

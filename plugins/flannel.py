@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from emulab.dataplane import EVERYWHERE, DataPlane, Installed, Tunnel, Wire, bridged, forwarding, interface, minimum_mtu, room_for
-from emulab.errors import InputError, nearest
+from emulab.errors import InputError
 from emulab.ipam.contract import Ipam
 from emulab.ipam.host_local import HostLocal
 from emulab.model import Cluster, Endpoint, IPNetwork, Topology, mac_from, mac_of
@@ -42,11 +42,9 @@ class Flannel(DataPlane):
     mtu: int | None = None
 
     def check(self, topology: Topology) -> None:
-        if self.backend not in BACKENDS:
-            raise InputError(f"flannel: unknown backend '{self.backend}'{nearest(self.backend, BACKENDS)}")
-        for option, value, limit in (("vni", self.vni, 2**24 - 1), ("port", self.port, 65535)):
-            if not 1 <= value <= limit:
-                raise InputError(f"flannel: {option} {value} is out of range, 1 to {limit} expected")
+        self.check_choice("backend", BACKENDS)
+        self.check_option("vni", 1, 2**24 - 1)
+        self.check_option("port", 1, 65535)
         for family in topology.families:
             outer = topology.outer_family(family)
             if self.backend == "host-gw" and outer != family:

@@ -36,9 +36,8 @@ class Nat(DataPlane):
     mtu: int | None = None
 
     def check(self, topology: Topology) -> None:
-        for option, value in (("port", self.port), ("published", self.published)):
-            if not 1 <= value <= 65535:
-                raise InputError(f"nat: {option} {value} is out of range, 1 to 65535 expected")
+        for option in ("port", "published"):
+            self.check_option(option, 1, 65535)
         for node in topology.nodes:
             last = self.published + sum(pod.node == node.name for pod in topology.pods) - 1
             if last > 65535:

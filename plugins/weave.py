@@ -60,8 +60,7 @@ class Weave(DataPlane):
     port: int = 6784
 
     def check(self, topology: Topology) -> None:
-        if not 1 <= self.port <= 65535:
-            raise InputError(f"weave: port {self.port} is out of range, 1 to 65535 expected")
+        self.check_option("port", 1, 65535)
         if len(topology.nodes) > MOST_PEERS:
             raise InputError(f"weave: {len(topology.nodes)} nodes, at most {MOST_PEERS} expected")
         if len(topology.pod_cidrs) != len(topology.families):

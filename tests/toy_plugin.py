@@ -6,16 +6,26 @@ It joins a container to the host by a pair of interfaces, with an address that i
 from __future__ import annotations
 
 GOOD = r"""#!/usr/bin/python3 -ISE
-import fcntl, json, os, re, sys, time, zlib
+import fcntl, os, sys, time
+from _json import encode_basestring_ascii, make_encoder, make_scanner  # `json` takes as long to import as Python to start
+from zlib import crc32
 
 SUPPORTED = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 STATE = "/run/toy"
 spoken = "1.1.0"
 
 
+class Plain:
+    strict, object_hook, object_pairs_hook, parse_float, parse_int, parse_constant = True, None, None, float, int, None
+
+
+read = make_scanner(Plain)
+shown = make_encoder(None, None, encode_basestring_ascii, None, ": ", ", ", False, False, True)
+
+
 def end(code=0, document=None):
     if document is not None:
-        print(json.dumps(document))
+        print("".join(shown(document, 0)))
     sys.exit(code)
 
 
@@ -23,20 +33,27 @@ def fail(code, msg):
     end(1, {"cniVersion": spoken, "code": code, "msg": msg})
 
 
-def ip(line, fine=False):
-    read, write = os.pipe()
-    to = [(os.POSIX_SPAWN_DUP2, write, 1)] + ([(os.POSIX_SPAWN_DUP2, write, 2)] if fine else [])
-    child = os.posix_spawn("/sbin/ip", ["ip", *line.split()], {}, file_actions=to)
-    os.close(write)
-    with open(read) as shown:
-        text = shown.read()
-    if os.waitpid(child, 0)[1] and not fine:
-        fail(100, f"ip {line} fails")
-    return text
+# What `ip` prints, or None when it fails.  Lines are carried out by one process, until the first that fails.
+def ip(words, *lines):
+    feed, fed = os.pipe()
+    out, printed = os.pipe()
+    os.write(fed, "\n".join(lines).encode())
+    os.close(fed)
+    to = [(os.POSIX_SPAWN_DUP2, feed, 0), (os.POSIX_SPAWN_DUP2, printed, 1)]
+    child = os.posix_spawn("/sbin/ip", ["ip", *words.split(), *(["-batch", "-"] if lines else [])], {}, file_actions=to)
+    os.close(feed)
+    os.close(printed)
+    with open(out) as told:
+        text = told.read()
+    return None if os.waitpid(child, 0)[1] else text
+
+
+def named(name):
+    return bool(name) and name[0].isalnum() and name.isascii() and all(one.isalnum() or one in "_.-" for one in name)
 
 
 def link(container, ifname):
-    return f"toy{zlib.crc32(f'{container} {ifname}'.encode()):08x}"
+    return f"toy{crc32(f'{container} {ifname}'.encode()):08x}"
 
 
 def lease(container, ifname):
@@ -44,31 +61,28 @@ def lease(container, ifname):
 
 
 def release(container, ifname):
-    ip(f"link del {link(container, ifname)}", fine=True)
+    with open("/proc/net/dev") as devices:
+        if f"{link(container, ifname)}:" in devices.read():
+            ip(f"link del {link(container, ifname)}")
     try:
         os.unlink(lease(container, ifname))
     except FileNotFoundError:
         pass
 
 
-def here(netns, ifname):
-    shown = ip(f"-n {netns} -j addr", fine=True)
-    return next((one for one in json.loads(shown) if one["ifname"] == ifname), None) if shown[:1] == "[" else None
-
-
 command = os.environ.get("CNI_COMMAND", "")
 if command not in ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"):
     fail(4, f"CNI_COMMAND is {command!r}")
 try:
-    conf = json.loads(sys.stdin.buffer.read())
-except ValueError as error:
+    conf = read(sys.stdin.buffer.read().decode(), 0)[0]
+except (ValueError, StopIteration) as error:
     fail(6, f"stdin: {error}")
 if command == "VERSION":
     end(0, {"cniVersion": conf.get("cniVersion"), "supportedVersions": SUPPORTED})
 if conf.get("cniVersion") not in SUPPORTED:
     fail(1, f"version {conf.get('cniVersion')}")
 spoken = conf["cniVersion"]
-if not re.fullmatch(r"[a-zA-Z0-9][\w.-]*", conf.get("name") or ""):
+if not named(conf.get("name")):
     fail(7, "name")
 os.makedirs(f"{STATE}/{conf['name']}", exist_ok=True)
 lock = open(f"{STATE}/lock", "w")
@@ -84,9 +98,9 @@ if command == "GC":
     end()
 
 container, netns, ifname = (os.environ.get(f"CNI_{name}", "") for name in ("CONTAINERID", "NETNS", "IFNAME"))
-if not re.fullmatch(r"[a-zA-Z0-9][\w.-]*", container):
+if not named(container):
     fail(4, f"CNI_CONTAINERID is {container!r}")
-if not re.fullmatch(r"[^/:\s]{1,15}", ifname) or ifname in (".", ".."):
+if not 0 < len(ifname) < 16 or set(ifname) & set("/: ") or ifname in (".", ".."):
     fail(4, f"CNI_IFNAME is {ifname!r}")
 if command == "DEL":
     release(container, ifname)
@@ -95,44 +109,39 @@ if not netns:
     fail(4, "CNI_NETNS is missing")
 if not os.path.exists(netns):
     fail(3, f"{netns} is not there")
-netns = os.path.basename(netns)
+box = os.path.basename(netns)
 
 if command == "CHECK":
-    result = conf["prevResult"]
-    found = here(netns, ifname)
+    links = read(ip(f"-n {box} -j addr"), 0)[0]
+    found = next((one for one in links if one["ifname"] == ifname), None)
     if found is None:
         fail(101, "the interface is gone")
     if "UP" not in found["flags"]:
         fail(101, "the interface is down")
-    if result["ips"][0]["address"].split("/")[0] not in [one.get("local") for one in found["addr_info"]]:
+    if conf["prevResult"]["ips"][0]["address"].split("/")[0] not in [one.get("local") for one in found["addr_info"]]:
         fail(101, "the address is gone")
-    if not [one for one in json.loads(ip(f"-n {netns} -j route")) if one["dst"] == "default"]:
+    if "default" not in ip(f"-n {box} route"):
         fail(101, "the route is gone")
     end()
 
-if here(netns, ifname):
-    fail(102, f"{ifname} is there already")
 taken = set()
 for name in os.listdir(f"{STATE}/{conf['name']}"):
     with open(f"{STATE}/{conf['name']}/{name}") as file:
         taken.add(file.read())
 number = next(one for one in map(str, range(2, 250)) if one not in taken)
+address, host = f"10.99.0.{number}", link(container, ifname)
+mac, beyond = (f"02:{one}:{host[3:5]}:{host[5:7]}:{host[7:9]}:{host[9:11]}" for one in ("0a", "0b"))
+pair = f"link add {host} address {beyond} mtu 1400 type veth peer {ifname} address {mac} mtu 1400 netns {box}"
+if ip("", pair, f"link set {host} up", f"route add {address}/32 dev {host}") is None:
+    fail(102, f"{ifname} is there already")
 with open(lease(container, ifname), "w") as file:
     file.write(number)
-address, host = f"10.99.0.{number}", link(container, ifname)
-time.sleep(conf.get("pause", 0))
-ip(f"-n {netns} link add {ifname} mtu 1400 type veth peer name {host} netns {os.getpid()}")
-ip(f"link set {host} up mtu 1400")
-ip(f"route add {address}/32 dev {host}")
-ip(f"-n {netns} link set {ifname} up")
-ip(f"-n {netns} addr add {address}/24 dev {ifname}")
-ip(f"-n {netns} route add default via 10.99.0.1 dev {ifname} metric {10 if ifname == 'eth0' else 20}")
+default = f"route add default via 10.99.0.1 dev {ifname} metric {10 if ifname == 'eth0' else 20}"
+if ip(f"-n {box}", f"link set {ifname} up", f"addr add {address}/24 dev {ifname}", default) is None:
+    fail(100, "ip fails")
 result = {
     "cniVersion": spoken,
-    "interfaces": [
-        {"name": host, "mac": json.loads(ip(f"-j link show {host}"))[0]["address"]},
-        {"name": ifname, "mac": here(netns, ifname)["address"], "sandbox": os.environ["CNI_NETNS"]},
-    ],
+    "interfaces": [{"name": host, "mac": beyond}, {"name": ifname, "mac": mac, "sandbox": netns}],
     "ips": [{"address": f"{address}/24", "interface": 1}],
     "routes": [{"dst": "0.0.0.0/0", "gw": "10.99.0.1"}],
 }
@@ -154,28 +163,25 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "any command": (('    fail(4, f"CNI_COMMAND', '    fail(7, f"CNI_COMMAND'), {"env-command"}),
     "wrong code": (('fail(4, "CNI_NETNS is missing")', 'fail(3, "CNI_NETNS is missing")'), {"env-missing"}),
     "no name of it": (('fail(4, "CNI_NETNS is missing")', 'fail(4, "something is missing")'), {"env-missing"}),
-    "any id": (('re.fullmatch(r"[a-zA-Z0-9][\\w.-]*", container)', "container"), {"env-invalid"}),
+    "any id": (("named(container)", "container"), {"env-invalid"}),
     "any interface": (('or ifname in (".", "..")', ""), {"env-invalid"}),
     "undecoded": (('fail(6, f"stdin', 'fail(100, f"stdin'), {"stdin-undecodable"}),
-    "any network": (
-        ('re.fullmatch(r"[a-zA-Z0-9][\\w.-]*", conf.get("name") or "")', 'conf.get("name")'),
-        {"config-invalid"},
-    ),
+    "any network": (('named(conf.get("name"))', 'conf.get("name")'), {"config-invalid"}),
     "picky": (("spoken = conf", 'if "x-unknown-field" in conf:\n    fail(7, "no")\nspoken = conf'), {"unknown-fields"}),
     "picky, silent": (("spoken = conf", 'if "x-unknown-field" in conf:\n    fail(2, "no")\nspoken = conf'), {"unknown-fields"}),
     "talkative": (("end(0, result)", 'print("done")\nend(0, result)'), {"add-result", "version-each"}),
-    "nobody's": (('"sandbox": os.environ["CNI_NETNS"]', '"sandbox": "/run/netns/other"'), {"add-result"}),
+    "nobody's": (('"sandbox": netns', '"sandbox": "/run/netns/other"'), {"add-result"}),
     "wrong address": (('{"address": f"{address}/24", "int', '{"address": f"{address}/25", "int'), {"add-true"}),
-    "wrong mac": (('"mac": here(netns, ifname)["address"]', '"mac": "02:00:00:00:00:01"'), {"add-true"}),
+    "wrong mac": (('"mac": mac,', '"mac": "02:00:00:00:00:01",'), {"add-true"}),
     "wrong mtu": (('["mtu"] = 1400', '["mtu"] = 1500'), {"add-true"}),
     "wrong gateway": (('"gw": "10.99.0.1"}', '"gw": "10.99.0.3"}'), {"add-true"}),
     "careless": (('fail(102, f"{ifname} is', 'end(0, f"{ifname} is'), {"add-existing", "add-twice"}),
     "destructive": (
-        ('    fail(102, f"{ifname}', "    ip(f'-n {netns} link del {ifname}')\n    fail(102, f\"{ifname}"),
+        ('    fail(102, f"{ifname}', "    ip(f'-n {box} link del {ifname}')\n    fail(102, f\"{ifname}"),
         {"add-existing", "add-twice"},
     ),
     "no namespace": (('    fail(3, f"{netns} is not there")', "    end(0, {})"), {"add-no-netns"}),
-    "worried": (("    result = conf[", '    fail(101, "who knows")\n    result = conf['), {"check-passes"}),
+    "worried": (("    links = ", '    fail(101, "who knows")\n    links = '), {"check-passes"}),
     "address unseen": (('fail(101, "the address is gone")', "end()"), {"check-address"}),
     "route unseen": (('fail(101, "the route is gone")', "pass"), {"check-route"}),
     "state unseen": (('fail(101, "the interface is down")', "end()"), {"check-link-down"}),
@@ -198,9 +204,8 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "racy": (("number = next(", "fcntl.flock(lock, fcntl.LOCK_UN)\ntime.sleep(0.5)\nnumber = next("), {"add-many"}),
     "lazy": (
         (
-            "time.sleep(conf",
-            f"os.rename(lease(container, ifname), {_HALF})\ntime.sleep(0.3)\n"
-            f"os.rename({_HALF}, lease(container, ifname))\ntime.sleep(conf",
+            "with open(lease(container, ifname), ",
+            f"os.mknod({_HALF})\ntime.sleep(0.3)\nos.unlink({_HALF})\nwith open(lease(container, ifname), ",
         ),
         {"add-killed"},
     ),

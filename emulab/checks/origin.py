@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from emulab.errors import InputError
 from emulab.kube import files
-from emulab.kube.text import Path as Trail
-from emulab.kube.text import Raw, documents, shown
+from emulab.text import Path as Trail
+from emulab.text import Raw, documents, shown
 
 
 class Origin:

@@ -13,8 +13,8 @@ from emulab.checks.steps import STEPS
 from emulab.errors import InputError, nearest
 from emulab.expectation import Expectation
 from emulab.kube import models
-from emulab.kube.text import Path as Trail
 from emulab.quantity import TIMES, quantity
+from emulab.text import Path as Trail
 
 _LONGEST = 600.0  # seconds that an expectation may take to hold
 

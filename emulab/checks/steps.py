@@ -8,8 +8,8 @@ from typing import Any
 from emulab.checks.origin import Origin
 from emulab.errors import InputError
 from emulab.faults import fault
-from emulab.kube.text import Path
 from emulab.quantity import RATES, SHARES, TIMES, quantity
+from emulab.text import Path
 
 Asked = tuple[str, str, dict[str, Any]]  # the step in words, the operation, its arguments
 _MANIFEST = (".yaml", ".yml", ".json")

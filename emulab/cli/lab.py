@@ -79,18 +79,14 @@ def show_lines(lines: dict[str, list[str]]) -> None:
 
 def dump(value: Any, output: str) -> None:
     """``value`` as JSON or YAML."""
-    import sys
-
     if output == "json":
         import json
 
         click.echo(json.dumps(value, indent=2))
     else:
-        from ruamel.yaml import YAML
+        import yaml
 
-        yaml = YAML()
-        yaml.default_flow_style = False
-        yaml.dump(value, sys.stdout)
+        click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def table(headings: list[str], rows: list[list[str]]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from emulab.errors import InputError
 
@@ -15,26 +15,32 @@ _IFNAME_MAX = 15  # IFNAMSIZ of linux/if.h, without the final zero
 _FILE_MAX = 255  # NAME_MAX
 
 
-@dataclass(frozen=True)
-class Attachment:
+class _Parameters(NamedTuple):
+    container_id: str
+    netns: str
+    ifname: str
+    args: Mapping[str, str]
+
+
+class Attachment(_Parameters):
     """``netns`` is the path of the network namespace; empty when it is gone, which only DEL allows.
 
     ``args`` are CNI_ARGS.  Raises `InputError` for what the specification does not allow.
     """
 
-    container_id: str
-    netns: str = ""
-    ifname: str = "eth0"
-    args: Mapping[str, str] = field(default_factory=dict)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        checked_name("container id", self.container_id)
-        checked_ifname(self.ifname)
-        if self.netns and (not self.netns.startswith("/") or not self.netns.isprintable()):
-            raise InputError(f"network namespace {self.netns!r}: an absolute path expected")
-        for key, value in self.args.items():
+    def __new__(
+        cls, container_id: str, netns: str = "", ifname: str = "eth0", args: Mapping[str, str] | None = None
+    ) -> Attachment:
+        checked_name("container id", container_id)
+        checked_ifname(ifname)
+        if netns and (not netns.startswith("/") or not netns.isprintable()):
+            raise InputError(f"network namespace {netns!r}: an absolute path expected")
+        for key, value in (args or {}).items():
             if not key or re.search(r"[;=\0\n]", key) or re.search(r"[;\0\n]", value):
                 raise InputError(f"CNI_ARGS {key!r}={value!r}: keys are without ; and =, values without ;")
+        return super().__new__(cls, container_id, netns, ifname, args or {})
 
     def __str__(self) -> str:
         return f"{self.container_id}:{self.ifname}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from statistics import mean
+from statistics import fmean
 
 Counts = Mapping[str, int]  # objects of one namespace, by the keys of `KINDS`; what could not be counted is not in it
 
@@ -82,7 +82,7 @@ class Growth:
         names = [name for name in self.counts[0] if self.what == "node" or (name != self.node) == elsewhere]
         if not names or not all(kind in counts[name] for counts in self.counts for name in names):
             return None
-        values = [mean(counts[name][kind] for name in names) for counts in self.counts]
+        values = [fmean(counts[name][kind] for name in names) for counts in self.counts]
         middle = (len(values) - 1) / 2
         spread = sum((step - middle) ** 2 for step in range(len(values)))
         return sum((step - middle) * value for step, value in enumerate(values)) / spread

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emulab.cni import answer, config, documents, runner, versions
 from emulab.cni.attachment import Attachment
@@ -47,6 +47,14 @@ class Subject:
     helpers: tuple[PluginConf, ...] = ()
 
 
+class _Call(NamedTuple):
+    """How an ADD was called, so that a DEL can be."""
+
+    box: Box
+    env: Mapping[str, str | None] | None = None
+    stdin: bytes | None = None
+
+
 class Bench:
     """``adds`` is how many containers are attached at once where that is the question."""
 
@@ -56,6 +64,7 @@ class Bench:
         self.log: list[Invocation] = []
         self.timeout = TIMEOUT
         self._boxes = 0
+        self._owed: dict[str, dict[tuple[str, ...], _Call]] = {}  # by container, and the id and interface of an ADD
         self.speaks: tuple[str, ...] = ()
         try:
             self.speaks = answer.supported(self.call("VERSION", stdin=b'{"cniVersion": "1.0.0"}'), subject.path.name)
@@ -85,7 +94,16 @@ class Bench:
         variables = {key: value for key, value in {**said, **(env or {})}.items() if value is not None}
         if stdin is None:
             stdin = json.dumps(self.request(box) if request is None else request).encode()
-        return self._run(self.subject.path, self.subject.plugin.type, variables, stdin, timeout or self.timeout, self.log)
+        outcome = self._run(self.subject.path, self.subject.plugin.type, variables, stdin, timeout or self.timeout, self.log)
+        if box is not None:
+            who = tuple(variables.get(key, "") for key in ("CNI_CONTAINERID", "CNI_IFNAME"))
+            if command == "ADD" and (outcome.exit_code == 0 or outcome.problem):
+                self._owed[box.name][who] = _Call(box, env, stdin)
+            elif command == "ADD":
+                self._owed[box.name].setdefault((box.name, box.ifname), _Call(box))
+            elif command == "DEL" and outcome.exit_code == 0 and not outcome.problem:
+                self._owed[box.name].pop(who, None)
+        return outcome
 
     def _run(self, path: Path, name: str, env: Mapping[str, str], stdin: bytes, timeout: float, log: list[Invocation]) -> Outcome:
         started, before = time.time(), time.monotonic()
@@ -192,23 +210,26 @@ class Bench:
     def box(self, watched: bool = False) -> Iterator[Box]:
         """A new container, with whatever comes before in the chain; afterwards all of it is taken away.
 
+        To every ADD belongs a DEL, also to one that should have been refused, by its own id and configuration; what is in the
+        container even then goes at once, not in the background: no check meets what is left of the one before.
+
         ``watched``: the host is looked at now, so that `left` can tell what is new.
         """
         self._boxes += 1
         number, ifname = self._boxes, "eth0"
         name = f"box{number}"
         bare = Box(name, self.host.add(name), number, ifname, None, frozenset())
-        made = bare
+        self._owed[name] = {}
         try:
             previous = self._prepared(bare)
             made = Box(name, bare.netns, number, ifname, previous, self.host.look() if watched else frozenset())
             yield made
         finally:
-            self.call("DEL", made)
+            for owed in reversed(list(self._owed[name].values())):
+                self.call("DEL", owed.box, env=owed.env, stdin=owed.stdin)
             for plugin in reversed(self.subject.helpers):
                 self._helper("DEL", plugin, bare, None)
-            if self.own_helper:
-                self._unplug(number)
+            self.host.empty(name)
             self.host.remove(name)
 
     # what comes before in a chain
@@ -234,13 +255,11 @@ class Bench:
     def _plugged(self, box: Box) -> Result:
         """A pair of interfaces, as the plugins `ptp` and `host-local` would make it, without them."""
         host, high, low = f"host{box.number}", box.number >> 8, box.number & 255
-        ip = self.host.ip
-        ip(f"-n {box.name} link add {box.ifname} type veth peer name {host} netns 1")
-        ip(f"link set {host} up")
-        ip(f"-n {box.name} link set {box.ifname} up")
-        ip(f"-n {box.name} addr add 10.213.{high}.{low}/16 dev {box.ifname}")
-        ip(f"-n {box.name} route add default via 10.213.255.254 dev {box.ifname}")
-        ip(f"route add 10.213.{high}.{low}/32 dev {host}")
+        pair = f"link add {host} up type veth peer {box.ifname} netns {box.name}"
+        self.host.ip("", pair, f"route add 10.213.{high}.{low}/32 dev {host}")
+        address = f"addr add 10.213.{high}.{low}/16 dev {box.ifname}"
+        default = f"route add default via 10.213.255.254 dev {box.ifname}"
+        self.host.ip(f"-n {box.name}", f"link set {box.ifname} up", address, default)
         inside, outside = self.host.interface(box.ifname, box.name), self.host.interface(host)
         assert inside and outside
         return Result.read(
@@ -254,10 +273,6 @@ class Bench:
                 "routes": [{"dst": "0.0.0.0/0", "gw": "10.213.255.254"}],
             }
         )
-
-    def _unplug(self, number: int) -> None:
-        if self.host.interface(f"host{number}"):
-            self.host.ip(f"link del host{number}")
 
 
 def known(spoken: Collection[str]) -> tuple[str, ...]:

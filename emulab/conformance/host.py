@@ -1,27 +1,34 @@
 """The host on which a plugin is tried: the sandbox's own network namespace, folders of its own, containers, and a look at it all.
 
-Only `ip`, `tc` and `nft` are used, and what they show: a plugin is not judged by the code that judges it.
+It is read by the kernel's dumps, as it is looked at again and again; only rules of nftables are what `nft` shows.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import struct
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Any
 
 from emulab.cni.result import IPInterface, IPNetwork
+from emulab.drift import Found
 from emulab.errors import MachineError
-from emulab.kernel import syscalls
+from emulab.kernel import decode, nftables, syscalls
+from emulab.kernel import netlink as nl
+from emulab.kernel.decode import Interface
+from emulab.kernel.namespaces import entered, returning
+from emulab.kernel.netlink import Request, RouteSocket
+from emulab.kernel.observe import RTM_GETQDISC
 
 _COVERED = ("/run", "/var/lib", "/etc/cni")  # where plugins keep state: each is empty here, and gone afterwards
 _KEPT = ("/run", "/var/lib")
+_INTERFACE = "interface "
+_IFA_ADDRESS, _IFA_LOCAL, _RTA_DST, _RTA_GATEWAY = 1, 2, 1, 5  # linux/if_addr.h, rtnetlink.h
 _SETTLED = 3.0  # seconds for what the kernel takes down in the background
 
 
@@ -50,102 +57,143 @@ class Host:
                 syscalls.mount(f"/proc/self/fd/{number}", str(folder), None, syscalls.MS_BIND)
             os.close(number)
         os.makedirs("/run/netns")
-        self.ip("link set lo up")
+        self._socket = RouteSocket()
+        lines = ["link set lo up"]
         for number, master in enumerate(masters):
-            self.ip(f"link add {master} type veth peer name uplink{number}")
-            self.ip(f"link set {master} up")
-            self.ip(f"link set uplink{number} up")
+            lines.append(f"link add {master} up type veth peer name uplink{number}")
+            lines.append(f"link set uplink{number} up")
+        self.ip("", *lines)
 
-    def ip(self, line: str) -> str:
-        """`ip LINE`; raises `MachineError` when it fails."""
+    def ip(self, words: str, *lines: str) -> None:
+        """`ip WORDS`, or with them before each of some lines, in one process; raises `MachineError` when it fails."""
+        line = ["ip", *words.split(), *(["-batch", "-"] if lines else [])]
         try:
-            done = subprocess.run(["ip", *line.split()], capture_output=True, text=True)
+            done = subprocess.run(line, input="\n".join(lines), capture_output=True, text=True)
         except FileNotFoundError:
             raise MachineError("there is no command `ip` here: install iproute2") from None
         if done.returncode:
-            raise MachineError(f"ip {line}: {done.stderr.strip()}")
-        return done.stdout
+            raise MachineError(f"{' '.join(line)}: {done.stderr.strip()}")
 
     def add(self, container: str) -> str:
-        """A new network namespace; its path."""
-        self.ip(f"netns add {container}")
-        return f"/run/netns/{container}"
+        """A new network namespace, named as `ip netns add` does it; its path."""
+        path = f"/run/netns/{container}"
+        Path(path).touch()
+        with returning():
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            syscalls.mount("/proc/thread-self/ns/net", path, None, syscalls.MS_BIND)
+        return path
 
     def remove(self, container: str) -> None:
+        """As `ip netns del` does it: what is in there, the kernel takes down in the background."""
+        with suppress(FileNotFoundError):
+            syscalls.unmount(f"/run/netns/{container}")
+            os.unlink(f"/run/netns/{container}")
+
+    def empty(self, container: str) -> None:
+        """Take away the interfaces of a container at once, and with them whatever hangs on their other ends on the host."""
         if os.path.exists(f"/run/netns/{container}"):
-            self.ip(f"netns del {container}")
+            with self._in(container) as socket:
+                for link in [link for link in _links(socket) if not link.own]:
+                    with suppress(OSError):  # it was the other end of one before
+                        socket.execute([Request(nl.RTM_DELLINK, 0, nl.ifinfomsg.pack(0, 0, link.index, 0, 0))])
 
     def interface(self, ifname: str, container: str | None = None) -> Seen | None:
         """The interface of a container, or of the host; None when there is none."""
-        for one in self._json("addr", container):
-            if one["ifname"] == ifname:
-                found = frozenset(
-                    ip_interface(f"{address['local']}/{address['prefixlen']}")
-                    for address in one["addr_info"]
-                    if "local" in address
-                )
-                return Seen(one["ifindex"], one.get("address", ""), one["mtu"], "UP" in one["flags"], found)
-        return None
+        with self._in(container) as socket:
+            link = next((link for link in _links(socket) if link.name == ifname), None)
+            if link is None:
+                return None
+            return Seen(link.index, link.mac, link.mtu, link.up, frozenset(_addresses(socket, link.index)))
 
     def routes(self, container: str) -> set[tuple[IPNetwork, str]]:
         """(destination, gateway or "") in all tables of a container."""
-        found = set()
-        for family in (4, 6):
-            for one in self._json(f"-{family} route show table all", container):
-                everywhere = "0.0.0.0/0" if family == 4 else "::/0"
-                hops = one.get("nexthops") or [one]
-                destination = ip_network(everywhere if one["dst"] == "default" else one["dst"])
-                found |= {(destination, hop.get("gateway", "")) for hop in hops}
-        return found
+        with self._in(container) as socket:
+            return set(_routes(socket))
 
     def look(self) -> frozenset[str]:
         """Everything that a plugin can leave behind here: interfaces, addresses, routes, queueing, nftables' rules, files."""
-        shown = self._json("addr", None)
-        links = {f"interface {one['ifname']}" for one in shown}
-        addresses = {
-            f"address {address['local']}/{address['prefixlen']} of {one['ifname']}"
-            for one in shown
-            for address in one["addr_info"]
-            if address.get("scope") == "global"
-        }
-        routes = {
-            f"route {one['dst']} {one.get('gateway', '')} by {one.get('dev', '')}"
-            for family in (4, 6)
-            for one in self._json(f"-{family} route", None)
-            if not one["dst"].startswith("fe80:")
-        }
-        queues = {f"queue {line}" for line in self._said("tc", "qdisc", "show").splitlines() if "noqueue" not in line}
-        return frozenset(links | addresses | routes | queues | set(self._rules()) | set(_files()))
+        socket = self._socket
+        names = decode.Names((link.index, link.name) for link in _links(socket))
+        addresses = decode.addresses(_dump(socket, nl.RTM_GETADDR, nl.ifaddrmsg), names)
+        routes = decode.routes(_dump(socket, nl.RTM_GETROUTE, nl.rtmsg), names)
+        queues = decode.disciplines(_dump(socket, RTM_GETQDISC, nl.ndmsg), names)
+        kernel = (f"{_INTERFACE}{name}" for name in names.values()), _told("address", addresses), _told("route", routes)
+        return frozenset(one for found in (*kernel, _told("queue", queues), _rules(), _files()) for one in found)
 
     def settled(self, before: frozenset[str]) -> frozenset[str]:
-        """A look once all that came since ``before`` has gone, or there was time enough for it."""
+        """A look once the kernel has taken down all that came since ``before``, or had time enough for it.
+
+        That begins with interfaces: where none is left, nothing of the kind is under way.
+        """
         deadline = time.monotonic() + _SETTLED
-        while (now := self.look()) - before and time.monotonic() < deadline:
+        while True:
+            now = self.look()
+            if not any(one.startswith(_INTERFACE) for one in now - before) or time.monotonic() > deadline:
+                return now
             time.sleep(0.02)
-        return now
 
-    def _rules(self) -> Iterator[str]:
-        """Each with its chain.  iptables-nft shows up in them, the older iptables of its own tables does not."""
-        place = ""
-        for line in self._said("nft", "-s", "list", "ruleset").splitlines():
-            words = line.strip()
-            if words.startswith(("table ", "chain ", "set ", "map ")):
-                place = f"{place.split(' / ')[0] if not words.startswith('table ') else ''} / {words}".removeprefix(" / ").rstrip(
-                    " {"
-                )
-                yield f"rule of {place}"
-            elif words not in ("", "}"):
-                yield f"rule of {place}: {words}"
+    @contextmanager
+    def _in(self, container: str | None) -> Iterator[RouteSocket]:
+        """A socket in a container, or on the host."""
+        if container is None:
+            yield self._socket
+            return
+        net = os.open(f"/run/netns/{container}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with entered(net):
+                socket = RouteSocket()
+        finally:
+            os.close(net)
+        with closing(socket):
+            yield socket
 
-    def _json(self, line: str, container: str | None) -> list[dict[str, Any]]:
-        where = f"-n {container} " if container else ""
-        text = self.ip(f"{where}-j {line}")
-        return [one for one in json.loads(text or "[]") if one]
 
-    def _said(self, *words: str) -> str:
-        with suppress(FileNotFoundError):
-            return subprocess.run(words, capture_output=True, text=True).stdout
-        return ""
+def _dump(socket: RouteSocket, kind: int, head: struct.Struct) -> list[bytes]:
+    return [payload for _, payload in socket.dump(kind, bytes(head.size))]
+
+
+def _links(socket: RouteSocket) -> Iterator[Interface]:
+    return map(decode.interface, _dump(socket, nl.RTM_GETLINK, nl.ifinfomsg))
+
+
+def _addresses(socket: RouteSocket, wanted: int) -> Iterator[IPInterface]:
+    for payload in _dump(socket, nl.RTM_GETADDR, nl.ifaddrmsg):
+        _, prefix, _, _, index = nl.ifaddrmsg.unpack_from(payload)
+        if index == wanted:
+            values = dict(nl.attributes(payload[nl.ifaddrmsg.size :]))
+            yield ip_interface((values.get(_IFA_LOCAL, values[_IFA_ADDRESS]), prefix))
+
+
+def _routes(socket: RouteSocket) -> Iterator[tuple[IPNetwork, str]]:
+    for payload in _dump(socket, nl.RTM_GETROUTE, nl.rtmsg):
+        family, prefix, *_ = nl.rtmsg.unpack_from(payload)
+        if family in (2, 10):
+            values = dict(nl.attributes(payload[nl.rtmsg.size :]))
+            destination = ip_network((values.get(_RTA_DST, bytes(4 if family == 2 else 16)), prefix))
+            hops = [gateway for _, gateway in decode.next_hops(values.get(decode.RTA_MULTIPATH, b""))]
+            for gateway in hops or [values.get(_RTA_GATEWAY, b"")]:
+                yield destination, str(ip_address(gateway)) if gateway else ""
+
+
+def _told(what: str, things: Iterable[Found]) -> Iterator[str]:
+    """Each by the line that a person would type for it."""
+    return (f"{what} {line.partition(' add ')[2]}" for thing in things for line in thing.lines())
+
+
+def _rules() -> Iterator[str]:
+    """Each with its chain.  iptables-nft shows up in them, the older iptables of its own tables does not."""
+    if not nftables.tables():
+        return
+    place = ""
+    listed = subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True).stdout
+    for line in listed.splitlines():
+        words = line.strip()
+        if words.startswith(("table ", "chain ", "set ", "map ")):
+            outer = "" if words.startswith("table ") else place.split(" / ")[0]
+            place = f"{outer} / {words}".removeprefix(" / ").rstrip(" {")
+            yield f"rule of {place}"
+        elif words not in ("", "}"):
+            yield f"rule of {place}: {words}"
 
 
 def _files() -> Iterator[str]:

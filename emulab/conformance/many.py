@@ -17,12 +17,7 @@ _KILLS = 7  # at eighths of the time that an ADD takes
 @check("add-many", "2, ADD; 3, lifecycle", "containers may be added and deleted at the same time; no two get the same address")
 def add_many(bench: Bench) -> str:
     with ExitStack() as release:
-        if _first_address(bench) is not None and _first_address(bench) == _first_address(bench, beside=True):
-            fixed = "; the configuration says which address"
-        else:
-            fixed = ""
         boxes = [release.enter_context(bench.box(watched=number == bench.adds)) for number in range(1, bench.adds + 1)]
-        before = boxes[-1].before
         with ThreadPoolExecutor(bench.adds) as pool:
             results = list(pool.map(lambda box: _tried(bench, box), boxes))
             failures = [one for one in results if isinstance(one, str)]
@@ -30,15 +25,19 @@ def add_many(bench: Bench) -> str:
             ended = list(pool.map(lambda pair: _ended(bench, *pair), zip(boxes, results, strict=True)))
         if failures:
             raise Failed(f"{len(failures)} of {bench.adds} ADDs at the same time fail: {failures[0]}")
-        if twice := [address for address, count in given.items() if count > 1 and not fixed]:
-            raise Failed(f"{len(twice)} addresses were given to more than one container, such as {twice[0]}")
         if wrong := [one for one in ended if one]:
             raise Failed(f"{len(wrong)} of {bench.adds} DELs at the same time fail: {wrong[0]}")
-        bench.left(Box("", "/", 0, "", None, before))
+        bench.left(boxes[-1])
+        fixed = ""
+        if twice := [address for address, count in given.items() if count > 1]:
+            if _first_address(bench) != _first_address(bench, beside=True):
+                raise Failed(f"{len(twice)} addresses were given to more than one container, such as {twice[0]}")
+            fixed = "; the configuration says which address"
         return f"{bench.adds} at once, {len(given)} addresses{fixed}, nothing is left"
 
 
 def _first_address(bench: Bench, beside: bool = False) -> str | None:
+    """Of a container alone, or ``beside`` another: only a configuration that says which address it is makes it the same."""
     with ExitStack() as release:
         if beside:
             bench.add(release.enter_context(bench.box()))

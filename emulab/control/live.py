@@ -74,5 +74,10 @@ class LiveLab:
             listener.put(None)
 
 
+def progress(emit: Emit) -> Callable[[int, int], None]:
+    """What is told how many are done, of how many in all, and emits it."""
+    return lambda done, total: emit({"event": "progress", "done": done, "total": total})
+
+
 def descriptor(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -11,19 +11,17 @@ import contextlib
 import fcntl
 import os
 import pwd
-import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from emulab.errors import InputError, MachineError, nearest
 
 _SOCKET_PATH = 107  # bytes: sockaddr_un of unix(7)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The folder of one lab."""
 
     folder: Path
@@ -48,6 +46,8 @@ class Place:
 
     def bury(self, lock: int) -> None:
         """Take the folder away; ``lock`` is the held lock, so it is nobody else's by now."""
+        import shutil  # `emulab-cni` buries nobody, and starts without it
+
         with contextlib.suppress(OSError):
             if os.fstat(lock).st_ino == os.stat(self.lock).st_ino:
                 shutil.rmtree(self.folder, ignore_errors=True)

@@ -178,18 +178,18 @@ def routes(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Foun
         )
         others = [f"tos {tos:#x}"] if tos else []
         others += ["from another source"] if from_prefix else []
-        others += list(_next_hops(values.get(RTA_MULTIPATH, b""), names))
+        for index, hop in next_hops(values.get(RTA_MULTIPATH, b"")):
+            others += [f"nexthop{f' via {address(hop)}' if hop else ''} dev {names.get(index, index)}"]
         others += [_ROUTE_EXTRAS.get(number, f"attribute {number}") for number in sorted(values.keys() - _PLAIN_ROUTE)]
         others += [f"metric {number}" for number in metrics]
         yield Foreign(route.identity, " ".join((*route.lines(), *others))) if others else route
 
 
-def _next_hops(data: bytes, names: Mapping[int, str]) -> Iterator[str]:
-    """The alternatives of a multipath route: a struct rtnexthop each, and its attributes."""
+def next_hops(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The alternatives of a multipath route, interface and gateway: a struct rtnexthop each, and its attributes."""
     while len(data) >= 8:
         length, _, _, index = struct.unpack_from("=HBBi", data)
-        gateway = _values(data[8:length]).get(5)
-        yield f"nexthop{f' via {address(gateway)}' if gateway else ''} dev {names.get(index, index)}"
+        yield index, _values(data[8:length]).get(5, b"")
         data = data[max(8, (length + 3) & ~3) :]
 
 

@@ -5,7 +5,7 @@ One dump per kind of object and namespace, no processes.  Interfaces go by the n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from emulab.drift import Found, Observed, pair_ends
 from emulab.kernel import decode
@@ -23,15 +23,16 @@ ELSEWHERE = "?"  # the other end of a pair that leads out of the lab
 End = tuple[str, int]  # a namespace and the index of an interface in it
 
 
-def observe(namespaces: Namespaces, desired: State) -> Observed:
-    """What each namespace of ``desired`` really holds.
+def observe(namespaces: Namespaces, desired: State, only: Collection[str] | None = None) -> Observed:
+    """What each namespace of ``desired``, or of those ``only`` these, really holds.
 
     A pair is there twice, seen from either end.  Of sysctls and offloads there are those that ``desired`` names.
     """
     links = {name: _links(namespaces[name]) for name in desired if name in namespaces}
     peers = _peers(links, desired)
-    listed = tables(namespaces, desired)
-    return {name: (*_contents(namespaces[name], links, peers, desired[name]), *listed[name]) for name in links}
+    wanted = {name: desired[name] for name in links if only is None or name in only}
+    listed = tables(namespaces, wanted)
+    return {name: (*_contents(namespaces[name], links, peers, things), *listed[name]) for name, things in wanted.items()}
 
 
 def _links(namespace: Namespace) -> dict[int, Interface]:

@@ -14,10 +14,10 @@ from typing import Any
 from emulab.errors import InputError
 from emulab.kube import syntax
 from emulab.kube.document import Document
-from emulab.kube.text import Path
 from emulab.objects import DEFAULT_TIER, EGRESS, INGRESS, METADATA_NAME, IPNetwork, Peer, Policy, PortRange, Rule, Tier
 from emulab.selector import AnyOf, Every, Everything, Has, In, Not, Selector, Text, both
 from emulab.selector_parser import parse
+from emulab.text import Path
 
 NAMESPACE = "projectcalico.org/namespace"  # that every workload endpoint is labelled with
 ORCHESTRATOR = "projectcalico.org/orchestrator"

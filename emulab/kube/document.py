@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from emulab.errors import InputError
-from emulab.kube.text import Path, Raw, shown
 from emulab.objects import Labels, Manifest
+from emulab.text import Path, Raw, shown
 
 
 @dataclass(frozen=True)

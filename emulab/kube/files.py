@@ -45,7 +45,7 @@ def _text(path: Path) -> str:
 
 
 def _decoded(read: Callable[[int], bytes], name: str) -> str:
-    from emulab.kube.text import LONGEST
+    from emulab.text import LONGEST
 
     data = read(LONGEST + 1)
     if len(data) > LONGEST:

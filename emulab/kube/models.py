@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from emulab.errors import nearest
-from emulab.kube.text import Path
+from emulab.text import Path
 
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _WORDS = {

@@ -9,9 +9,9 @@ from ipaddress import ip_interface, ip_network
 from emulab.errors import InputError
 from emulab.kube import syntax
 from emulab.kube.document import Document
-from emulab.kube.text import Path
 from emulab.model import RESERVED_NAMES, IPAddress, IPNetwork, Link, Node, Segment, Topology
 from emulab.objects import Namespace
+from emulab.text import Path
 from emulab.topology import free_addresses
 
 _WIDEST = {4: 8, 6: 32}

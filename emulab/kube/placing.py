@@ -10,9 +10,9 @@ from emulab.errors import nearest
 from emulab.kube import scheduling
 from emulab.kube.document import Document
 from emulab.kube.pods import FIXED, Asked, addresses
-from emulab.kube.text import Path
 from emulab.model import Pod, Topology
 from emulab.objects import HostPod
+from emulab.text import Path
 
 
 def with_pods(topology: Topology, asked: Sequence[Asked]) -> Topology:

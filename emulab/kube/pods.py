@@ -8,8 +8,8 @@ from typing import Any
 
 from emulab.kube import syntax
 from emulab.kube.document import Document
-from emulab.kube.text import Path
 from emulab.objects import ContainerPort, IPAddress, Labels, PodTemplate, Workload
+from emulab.text import Path
 
 FIXED = "cni.projectcalico.org/ipAddrs"
 SLOWED = ("kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth")

@@ -10,8 +10,8 @@ from typing import Any
 
 from emulab.kube import syntax
 from emulab.kube.document import Document
-from emulab.kube.text import Path, shown
 from emulab.objects import EGRESS, INGRESS, Peer, Policy, PortRange, Rule
+from emulab.text import Path, shown
 
 _TYPES = ("Ingress", "Egress")
 

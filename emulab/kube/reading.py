@@ -10,7 +10,7 @@ from emulab.kube import models, syntax
 from emulab.kube.document import Document, Kind, refuse
 from emulab.kube.kinds import KINDS
 from emulab.kube.models import said
-from emulab.kube.text import Path, Raw, documents, shown
+from emulab.text import Path, Raw, documents, shown
 
 _MOST_NAME = 253
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from emulab.kube import syntax
 from emulab.kube.document import Document
-from emulab.kube.text import Path
 from emulab.objects import (
     NODE_PORTS,
     EndpointSlice,
@@ -19,6 +18,7 @@ from emulab.objects import (
     ServicePort,
 )
 from emulab.selector import In, both
+from emulab.text import Path
 
 KINDS = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 SERVICE_NAME = "kubernetes.io/service-name"

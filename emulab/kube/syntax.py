@@ -8,9 +8,9 @@ from typing import Any
 
 from emulab.errors import InputError, nearest
 from emulab.kube.document import Document
-from emulab.kube.text import Path
 from emulab.objects import IPAddress, IPNetwork
 from emulab.selector import Has, In, Not, Selector, both
+from emulab.text import Path
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

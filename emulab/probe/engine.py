@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Union
 
 from emulab.errors import OverloadError
 from emulab.kernel.namespaces import Namespaces
@@ -23,6 +25,9 @@ from emulab.probe.taps import Frame, Taps
 _FRAME_COST = 2304  # bytes of socket buffer that one small frame takes (sk_buff and page)
 _FRAMES_PER_FLOW = {"icmp": 16, "udp": 16, "tcp": 80}  # at the busiest tap: a node of Weave, both ways
 _IDLE = 0.004
+_new = tuple.__new__
+# Where the observations of its flow are, its leg, headers, encapsulation and innermost link-layer addresses
+_Known = tuple[list[Observation], str, Headers, Union[Outer, None], tuple[str, str]]
 
 
 class Outcome:
@@ -69,9 +74,9 @@ class Engine:
         self._pending: dict[int, Outcome] = {}
         self._keys: dict[tuple[object, ...], tuple[int, str]] = {}
         self._initial: dict[int, int] = {}  # TCP: the client's initial sequence number -> flow
-        self._headers: dict[tuple[object, ...], Headers] = {}
-        # A packet is seen at many taps, unchanged but for link-layer addresses: what was found in it, by its bytes.
-        self._known: dict[bytes, tuple[int, str, Headers, Outer | None, int]] = {}
+        # A frame is seen at many taps, unchanged: what was found in it, by its bytes, and in all frames alike.
+        self._known: dict[bytes, _Known] = {}
+        self._headers: dict[Headers, Headers] = {}
         self._macs: dict[bytes, tuple[str, str]] = {}
         self._hosts = {
             name: Host(
@@ -100,7 +105,8 @@ class Engine:
 
     def forget(self) -> None:
         """Let go of what the taps have seen until now: a lab that was just built is busy with itself."""
-        self._taps.drain(lambda _: None)
+        for _ in self._taps.frames():
+            pass
         self._taps.lost()
 
     def run(self, flows: Iterable[Flow]) -> Iterator[Outcome]:
@@ -136,6 +142,7 @@ class Engine:
 
     def _send(self, batch: Sequence[Flow]) -> None:
         self._known.clear()
+        self._headers.clear()
         for flow in batch:
             self._pending[flow.number] = Outcome(flow)
             number = PROTOCOL_NUMBERS[flow.protocol][flow.family]
@@ -144,23 +151,30 @@ class Engine:
             sent, returned = ("request", "reply") if flow.protocol == "icmp" else ("", "")
             self._keys[number, there, here, flow.sport, flow.dport, sent] = (flow.number, "request")
             self._keys[number, here, there, back[0], back[1], returned] = (flow.number, "reply")
-        for flow in batch:
-            host = self._hosts[flow.source]
-            if flow.protocol == "tcp":
-                host.connect(flow)
-                continue
-            if flow.protocol == "udp":
-                host.open_client(flow)
-            refused = host.send(craft.request(flow, self._round, flow.size), flow)
-            if refused:
-                self._pending[flow.number].refused = refused
+        for source, flows in groupby(batch, attrgetter("source")):
+            host = self._hosts[source]
+            with host.entered():
+                for flow in flows:
+                    self._open(host, flow)
+
+    def _open(self, host: Host, flow: Flow) -> None:
+        if flow.protocol == "tcp":
+            host.connect(flow)
+            return
+        if flow.protocol == "udp":
+            host.open_client(flow)
+        refused = host.send(craft.request(flow, self._round, flow.size), flow)
+        if refused:
+            self._pending[flow.number].refused = refused
 
     def _settle(self, earlier: int) -> None:
         """Serve and drain until this batch is answered, or nothing more happens."""
         idle = 0
         while idle < 2:
-            busy = self._poller.wait(_IDLE)
-            busy = bool(self._drain()) or busy
+            busy = False
+            while self._poller.wait(0 if busy else _IDLE):  # the taps hold it all, and there are many to look into
+                busy = True
+            busy = self._drain() or busy
             idle = 0 if busy else idle + 1
             if idle and self._silent_count() <= earlier:
                 return
@@ -202,64 +216,60 @@ class Engine:
         if outcome is not None:
             outcome.refused = outcome.refused or error.text
 
-    def _drain(self) -> int:
-        count = self._taps.drain(self._observe)
+    def _drain(self) -> bool:
+        """Take in what the taps saw; returns whether there was anything."""
+        known, frame = self._known, None
+        for frame in self._taps.frames():
+            time, (place, outbound), data, length = frame
+            if self._on_frame:
+                self._on_frame(Frame(time, place, outbound, data, length))
+            found = known.get(data) or self._look(data)
+            if found:
+                seen, leg, headers, outer, macs = found
+                direction = "out" if outbound else "in"
+                # As Observation(...), at a third of its price
+                seen.append(_new(Observation, (time / 1e9, place, direction, leg, headers, outer, macs)))
         self.missed += self._taps.lost()
         if self.missed and self._complete:
             raise OverloadError("the taps lost packets: raise net.core.rmem_max, or use --taps ends")
-        return count
+        return frame is not None
 
-    def _observe(self, frame: Frame) -> None:
-        if self._on_frame:
-            self._on_frame(frame)
-        beyond_addresses = frame.data[12:]
-        known = self._known.get(beyond_addresses)
-        if known is None:
-            packet = dissect(frame.data, self._tunnel_ports)
-            known = packet and self._recognised(packet, frame)
-            if packet is None or known is None:
-                return
-            if not packet.flags & (SYN | RST):  # by what these are recognised may not have been seen yet
-                self._known[beyond_addresses] = known
-        number, leg, headers, outer, offset = known
-        outcome = self._pending.get(number)
-        if outcome is None:
-            return
-        ethernet = frame.data[offset - 14 : offset - 2]
+    def _look(self, data: bytes) -> _Known | None:
+        """What a frame is that was not seen before; None for one of no flow."""
+        packet = dissect(data, self._tunnel_ports)
+        if packet is None:
+            return None
+        carried = payload.read(data[packet.payload : packet.payload + payload.SIZE], self._round)
+        # What a packet carries says whose it is; a translated one may look like a packet of another flow.
+        sure = self._carried(packet, carried)
+        found = sure or self._keys.get(
+            (packet.protocol, packet.source, packet.destination, packet.sport, packet.dport, packet.echo)
+        )
+        outcome = self._pending.get(found[0]) if found else None
+        if outcome is None or found is None:
+            return None
+        number, leg = found
+        if packet.flags & (SYN | ACK) == SYN:
+            self._initial.setdefault(packet.sequence, number)
+        headers = Headers(
+            packet.source,
+            packet.destination,
+            PROTOCOL_NAMES[packet.protocol],
+            packet.sport,
+            packet.dport,
+            self._intact(packet, data, number, carried),
+            packet.ttl,
+            packet.length,
+            flag_names(packet.flags),
+        )
+        ethernet = data[packet.offset - 14 : packet.offset - 2]
         macs = self._macs.get(ethernet)
         if macs is None:
             macs = self._macs[ethernet] = (ethernet[6:].hex(":"), ethernet[:6].hex(":"))
-        direction = "out" if frame.outbound else "in"
-        outcome.seen.append(Observation(frame.time / 1e9, frame.place, direction, leg, headers, outer, macs))
-
-    def _recognised(self, packet: Dissected, frame: Frame) -> tuple[int, str, Headers, Outer | None, int] | None:
-        """Flow, leg, headers, encapsulation, and where the innermost IP header starts; None for a packet of no flow."""
-        carried = payload.read(frame.data[packet.payload : packet.payload + payload.SIZE], self._round)
-        # What a packet carries says whose it is; a translated one may look like a packet of another flow.
-        found = self._carried(packet, carried) or self._keys.get(
-            (packet.protocol, packet.source, packet.destination, packet.sport, packet.dport, packet.echo)
-        )
-        if found is None:
-            return None
-        number, leg = found
-        if number in self._pending and packet.flags & (SYN | ACK) == SYN:
-            self._initial.setdefault(packet.sequence, number)
-        intact = self._intact(packet, frame, number, carried)
-        key = (packet[:8], intact, packet.flags)
-        headers = self._headers.get(key)
-        if headers is None:
-            headers = self._headers[key] = Headers(
-                packet.source,
-                packet.destination,
-                PROTOCOL_NAMES[packet.protocol],
-                packet.sport,
-                packet.dport,
-                intact,
-                packet.ttl,
-                packet.length,
-                flag_names(packet.flags),
-            )
-        return number, leg, headers, packet.outer, packet.offset
+        known = outcome.seen, leg, self._headers.setdefault(headers, headers), packet.outer, macs
+        if sure or not packet.flags & (SYN | RST):  # by what those are recognised may not have been seen yet
+            self._known[data] = known
+        return known
 
     def _carried(self, packet: Dissected, carried: tuple[int, bytes] | None) -> tuple[int, str] | None:
         """Recognise a packet whatever its headers say: by its payload, or a TCP handshake by its sequence numbers."""
@@ -279,13 +289,13 @@ class Engine:
         number = self._initial.get((packet.acknowledged - 1) & 0xFFFFFFFF)
         return None if number is None else (number, "reply")
 
-    def _intact(self, packet: Dissected, frame: Frame, number: int, carried: tuple[int, bytes] | None) -> bool:
+    def _intact(self, packet: Dissected, frame: bytes, number: int, carried: tuple[int, bytes] | None) -> bool:
         """Whether the payload, if there is any, is byte by byte what was sent."""
-        data = frame.data[packet.payload : packet.offset + packet.length]
+        data = frame[packet.payload : packet.offset + packet.length]
         if not data:
             return True
         if carried is None:
-            return len(frame.data) < packet.offset + packet.length  # cut short by the tap, not on the way
+            return len(frame) < packet.offset + packet.length  # cut short by the tap, not on the way
         return carried[0] == number and data[: payload.SIZE] == payload.build(self._round, number, carried[1])
 
 

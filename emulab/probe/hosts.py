@@ -13,11 +13,12 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from emulab.errors import InputError
 from emulab.kernel.namespaces import Namespace, entered
-from emulab.packet import Flow, short
+from emulab.packet import Flow, short, text
 from emulab.probe import payload
 from emulab.probe.dissect import IcmpError, icmp_error
 from emulab.probe.flows import PORT
@@ -161,22 +162,23 @@ class Host:
 
     def send(self, packet: bytes, flow: Flow) -> str:
         """Send a crafted packet; returns the kernel's words, if it refused at once."""
-        target = (str(ipaddress.ip_address(flow.destination_address)), 0)
         try:
-            self._raw[flow.family].sendto(packet, target)
+            self._raw[flow.family].sendto(packet, (text(flow.destination_address), 0))
         except OSError as error:
             return f"{TOO_BIG}, by its own kernel" if error.errno == errno.EMSGSIZE else _plain(error.errno or 0)
         return ""
+
+    def entered(self) -> AbstractContextManager[None]:
+        """The calling thread is in here meanwhile, as those who open a client or connect have to be."""
+        return entered(self._namespace.net)
 
     def open_client(self, flow: Flow) -> None:
         """Bind the UDP port that ``flow`` sends from, so that its reply is received and not refused."""
         key = (flow.family, flow.source_address, flow.sport)
         if key in self._clients:
             return
-        with entered(self._namespace.net):
-            client = socket.socket(_AF[flow.family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._clients[key] = client
-            client.bind((str(ipaddress.ip_address(flow.source_address)), flow.sport))
+        self._clients[key] = client = socket.socket(_AF[flow.family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        client.bind((text(flow.source_address), flow.sport))
         self._poller.add(client, lambda: self._read_replies(client))
 
     def close_client(self, flow: Flow) -> None:
@@ -194,12 +196,12 @@ class Host:
 
     def connect(self, flow: Flow) -> None:
         """Start a TCP conversation: handshake, payload, echo, orderly close."""
-        with entered(self._namespace.net):
-            stream = self._socket(flow.family, socket.SOCK_STREAM)
+        stream = self._socket(flow.family, socket.SOCK_STREAM)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _piggyback(stream)
         try:
-            stream.bind((str(ipaddress.ip_address(flow.source_address)), flow.sport))
-            stream.connect((str(ipaddress.ip_address(flow.destination_address)), flow.dport))
+            stream.bind((text(flow.source_address), flow.sport))
+            stream.connect((text(flow.destination_address), flow.dport))
         except BlockingIOError:
             pass
         except OSError as error:
@@ -213,6 +215,7 @@ class Host:
             self._finish(stream, Answer(flow.number, _plain(code)))
             return
         stream.send(payload.build(self._round, flow.number))
+        _piggyback(stream)
         self._poller.change(stream, lambda: self._answered(stream, flow), select.EPOLLIN)
 
     def _answered(self, stream: socket.socket, flow: Flow) -> None:
@@ -284,6 +287,11 @@ def _filter6() -> bytes:
 def _plain(code: int) -> str:
     """The kernel's words for an error number, as ping and curl print them: "Connection refused"."""
     return os.strerror(code).lower()
+
+
+def _piggyback(sock: socket.socket) -> None:
+    """Acknowledge with what is sent next, not by a packet that carries nothing else."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
 
 def datagrams(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:

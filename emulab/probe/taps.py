@@ -7,9 +7,10 @@ period (12 ms and more), so they are few, stay open, and are closed together.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,12 +22,13 @@ ETH_P_ALL = 3
 SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 PACKET_OUTGOING = 4
-_BATCH, _SNAP, _CONTROL = 128, 2048, 64
+_BATCH, _SNAP = 512, 2048
 _BUFFER = 32 << 20
-_timespec = struct.Struct("=qq")
-_link_address = struct.Struct("=4xi2xB")  # of sockaddr_ll: the interface's index, and what kind of packet it is
-_length = struct.Struct("=I")
-_MESSAGE, _LENGTH = ctypes.sizeof(syscalls.mmsghdr), syscalls.mmsghdr.length.offset
+_NAME, _CONTROL = 20, 64
+# Of sockaddr_ll the interface's index, and what kind of packet it is; behind it the control message with the time.
+_about = struct.Struct(f"=4xi2xB{_NAME - 11 + 16}xqq{_CONTROL - 32}x")
+_length = struct.Struct("=56xI4x")  # of a mmsghdr
+assert (syscalls.mmsghdr.length.offset, ctypes.sizeof(syscalls.mmsghdr)) == (56, _length.size)
 
 
 class Frame(NamedTuple):
@@ -54,8 +56,8 @@ class Taps:
     """All taps of a probe run."""
 
     def __init__(self, namespaces: Namespaces, names: Iterable[str]) -> None:
-        self._taps: list[tuple[socket.socket, Namespace, dict[int, Place]]] = []
-        self._ring = _Ring()
+        self._taps: list[tuple[socket.socket, _Places]] = []
+        self._buffers = _Buffers()
         self.capacity = _BUFFER
         for name in names:
             self._open(namespaces[name])
@@ -69,28 +71,17 @@ class Taps:
             tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self.capacity = min(self.capacity, tap.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
         tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        places = {index: Place(namespace.name, link) for link, index in namespace.links.items()}
-        self._taps.append((tap, namespace, places))
+        self._taps.append((tap, _Places(namespace)))
 
-    def drain(self, handle: Callable[[Frame], None]) -> int:
-        """Hand every frame that is waiting to ``handle``, tap by tap; returns how many there were."""
-        count = 0
-        for tap, namespace, places in self._taps:
-            while True:
-                received = self._ring.receive(tap.fileno())
-                for index in range(received):
-                    frame = self._ring.frame(index, places, namespace.name)
-                    if frame is not None:
-                        handle(frame)
-                count += received
-                if received < _BATCH:
-                    break
-        return count
+    def frames(self) -> Iterator[tuple[int, tuple[Place, bool], bytes, int]]:
+        """Every frame that is waiting, tap by tap: time, where and whether outbound, data and length of a `Frame`."""
+        for tap, places in self._taps:
+            yield from self._buffers.receive(tap.fileno(), places)
 
     def lost(self) -> int:
         """Frames that the kernel could not queue since the last call: if any, silence is no evidence."""
         total = 0
-        for tap, _, _ in self._taps:
+        for tap, _ in self._taps:
             total += struct.unpack("=II", tap.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
         return total
 
@@ -102,39 +93,47 @@ class Taps:
         self._taps = []
 
 
-class _Ring:
+class _Places(dict[tuple[int, int], tuple[Place, bool]]):
+    """Where a frame is, and whether it is outbound, by the index of its interface and the kind of packet."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._name = namespace.name
+        self._links = {index: link for link, index in namespace.links.items()}
+
+    def __missing__(self, key: tuple[int, int]) -> tuple[Place, bool]:
+        index, kind = key
+        found = self[key] = Place(self._name, self._links.get(index, f"if{index}")), kind == PACKET_OUTGOING
+        return found
+
+
+class _Buffers:
     """Buffers for one recvmmsg call, used again and again."""
 
     def __init__(self) -> None:
-        self._data = ctypes.create_string_buffer(_BATCH * _SNAP)
-        self._control = ctypes.create_string_buffer(_BATCH * _CONTROL)
-        self._names = ctypes.create_string_buffer(_BATCH * 20)
-        self._view = memoryview(self._data).cast("B")
+        self._data = mmap.mmap(-1, _BATCH * _SNAP)  # a slice of it is bytes
+        self._about = ctypes.create_string_buffer(_BATCH * (_NAME + _CONTROL))
         self._messages = (syscalls.mmsghdr * _BATCH)()
         self._parts = (syscalls.iovec * _BATCH)()
-        for index in range(_BATCH):
-            self._parts[index].base = ctypes.addressof(self._data) + index * _SNAP
-            self._parts[index].length = _SNAP
-            header = self._messages[index].header
-            header.iov = ctypes.pointer(self._parts[index])
-            header.iovlen = 1
-            header.name = ctypes.addressof(self._names) + index * 20
-            header.control = ctypes.addressof(self._control) + index * _CONTROL
-            header.namelen = 20
-            header.controllen = _CONTROL
-        self._fresh = bytes(self._messages)  # the kernel writes how much of name and control it has used
+        data, about = ctypes.addressof(ctypes.c_char.from_buffer(self._data)), ctypes.addressof(self._about)
+        for index, (message, part) in enumerate(zip(self._messages, self._parts, strict=True)):
+            part.base, part.length = data + index * _SNAP, _SNAP
+            header = message.header
+            header.iov, header.iovlen = ctypes.pointer(part), 1
+            header.name, header.namelen = about + index * (_NAME + _CONTROL), _NAME
+            header.control, header.controllen = header.name + _NAME, _CONTROL
+        self._fresh, self._used = bytes(self._messages), 0  # the kernel writes how much of name and control it has used
+        self._views = memoryview(self._messages).cast("B"), memoryview(self._about).cast("B")
 
-    def receive(self, fd: int) -> int:
-        ctypes.memmove(self._messages, self._fresh, len(self._fresh))
-        return syscalls.recvmmsg(fd, self._messages, _BATCH, syscalls.MSG_TRUNC)
-
-    def frame(self, index: int, places: dict[int, Place], namespace: str) -> Frame | None:
-        (length,) = _length.unpack_from(self._messages, index * _MESSAGE + _LENGTH)
-        interface, kind = _link_address.unpack_from(self._names, index * 20)
-        seconds, nanoseconds = _timespec.unpack_from(self._control, index * _CONTROL + 16)
-        place = places.get(interface)
-        if place is None:
-            places[interface] = place = Place(namespace, f"if{interface}")
-        start = index * _SNAP
-        data = bytes(self._view[start : start + (length if length < _SNAP else _SNAP)])
-        return Frame(seconds * 1_000_000_000 + nanoseconds, place, kind == PACKET_OUTGOING, data, length)
+    def receive(self, fd: int, places: _Places) -> Iterator[tuple[int, tuple[Place, bool], bytes, int]]:
+        """All frames that are there."""
+        data, (messages, about) = self._data, self._views
+        received = _BATCH
+        while received == _BATCH:
+            ctypes.memmove(self._messages, self._fresh, self._used * _length.size)
+            self._used = received = syscalls.recvmmsg(fd, self._messages, _BATCH, syscalls.MSG_TRUNC)
+            lengths = _length.iter_unpack(messages[: received * _length.size])
+            abouts = _about.iter_unpack(about[: received * _about.size])
+            starts = range(0, received * _SNAP, _SNAP)
+            for (length,), (index, kind, seconds, nanoseconds), start in zip(lengths, abouts, starts, strict=True):
+                end = start + (length if length < _SNAP else _SNAP)
+                yield seconds * 1_000_000_000 + nanoseconds, places[index, kind], data[start:end], length

@@ -85,7 +85,7 @@ FILES = [
     ("", "topology.yaml:1:", "empty"),
     ("pod-cidrs: [10.1.0.0/16\nnodes: {}\n", "topology.yaml:", "broken YAML"),
     ("\tnodes: {}\n", "topology.yaml:1:", "broken YAML"),
-    ("nodes: !!python/object/apply:os.system [true]\n", "topology.yaml:1:", "mapping expected"),
+    ("nodes: !!python/object/apply:os.system [true]\n", "topology.yaml:1:", "means nothing here"),
     ("- node-a\n", "topology.yaml:1:", "a mapping expected, got a list"),
     ("pod-cidrs: [10.1.0.0/16]\n", "no nodes"),
     ("nodes: {node-a: {pods: 1}}\n", "no pod-cidrs"),

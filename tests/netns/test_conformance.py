@@ -24,20 +24,23 @@ BRIDGE = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": IPAM}
 SLOW = {"add-many", "add-killed"}
 
 
+def asked(path: Path, network: Mapping[str, Any], checks: set[str], adds: int) -> Report:
+    wanted = running.subject(path, config.read(json.dumps(network)))
+    return running.run(wanted, "x.conflist", running.folders(path, []), running.chosen(checks), adds)
+
+
+def written(script: str) -> Path:
+    """A plugin `toy`, where only the sandbox sees it."""
+    toy = Path("/opt/toy")
+    syscalls.mount("tmpfs", str(toy.parent), "tmpfs", 0, "mode=755")
+    toy.write_text(script)
+    toy.chmod(0o755)
+    return toy
+
+
 def tried(user: str, network: Mapping[str, Any], binary: str, checks: set[str], adds: int, script: str = "") -> Report:
     """A plugin of Debian's, or a script, in a sandbox."""
-
-    def work() -> Report:
-        folder = DEBIAN
-        if script:
-            folder = Path("/opt")
-            syscalls.mount("tmpfs", "/opt", "tmpfs", 0, "mode=755")
-            (folder / binary).write_text(script)
-            (folder / binary).chmod(0o755)
-        wanted = running.subject(folder / binary, config.read(json.dumps(network)))
-        return running.run(wanted, "x.conflist", running.folders(folder / binary, []), running.chosen(checks), adds)
-
-    answer = inside(work, user)
+    answer = inside(lambda: asked(written(script) if script else DEBIAN / binary, network, checks, adds), user)
     assert isinstance(answer, Report)
     return answer
 
@@ -67,6 +70,19 @@ def test_what_is_wrong_is_found_and_nothing_else(name: str) -> None:
     report = tried("root" if os.geteuid() == 0 else "user", TOY, "toy", checks, 6, toy_plugin.bad(name))
     assert set(failures(report)) == expected, failures(report)
     assert not report.ok
+
+
+def test_what_should_have_been_refused_is_taken_away_before_the_next_check(user: str) -> None:
+    """By the id by which it was made, which is not the container's."""
+
+    def work() -> tuple[Report, list[str], str]:
+        report = asked(written(toy_plugin.bad("any id")), TOY, {"env-invalid"}, 1)
+        return report, [path.name for path in Path("/run/toy").rglob("*,*")], Path("/proc/net/dev").read_text()
+
+    report, leases, devices = inside(work, user)
+    assert failures(report) == {"env-invalid": "CNI_CONTAINERID='../escape': exits with 0"}
+    assert leases == []
+    assert "toy" not in devices
 
 
 def test_every_check_has_somebody_who_fails_it() -> None:
@@ -120,12 +136,8 @@ def test_a_plugin_that_hangs_is_not_waited_for_again_and_again() -> None:
 
     def work() -> tuple[Report, list[str]]:
         bench.TIMEOUT, running.HASTE = 1.0, 0.3
-        syscalls.mount("tmpfs", "/opt", "tmpfs", 0, "mode=755")
-        toy = Path("/opt/toy")
-        toy.write_text("#!/bin/sh\nsleep 1000 & wait\n")
-        toy.chmod(0o755)
-        checks = running.chosen({"version-table", "add-result", "del-unknown", "error-form"})
-        report = running.run(running.subject(toy, config.read(json.dumps(TOY))), "x", [toy.parent], checks)
+        toy = written("#!/bin/sh\nsleep 1000 & wait\n")
+        report = asked(toy, TOY, {"version-table", "add-result", "del-unknown", "error-form"}, 1)
         return report, [pid for pid in os.listdir("/proc") if pid.isdigit() and pid != "1"]
 
     report, left = inside(work, "user")

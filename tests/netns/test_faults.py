@@ -16,18 +16,24 @@ from emulab.kernel.typed import type_lines
 from emulab.lab import Lab, Probing
 from emulab.result import RunResult
 
-QUICK = Probing(protocols=("icmp", "udp"), timeout=0.3)
-AGAIN = Probing(protocols=("icmp", "udp"))  # with patience, where all should be well
+EVERYWHERE = Probing(protocols=("icmp", "udp"))  # with patience: all should be well but for what is by design
+BROKEN = Probing(protocols=("icmp",), timeout=0.3)
+MENDED = Probing(protocols=("udp",), taps="ends")
 CASES = [FLANNEL, CALICO, VXLAN, WEAVE, ("non-flat", "nat")]
 MESH, RACKS = ("partial-mesh", "weave"), ("two-racks", "flannel")
-HEALTHY = [*CASES, MESH, RACKS, ("two-racks", "calico"), ("partial-mesh", "flannel"), ("single-node", "weave")]
-APPLICABLE = [(case, name) for case in CASES for name in FAULTS if FAULTS[name].places(*planned(*case))]
-APPLICABLE.remove((("non-flat", "nat"), "mtu-mismatch"))  # sizes are measured only between pods that meet at their addresses
+HEALTHY = [("two-racks", "calico"), ("partial-mesh", "flannel"), ("single-node", "weave")]
 ELSEWHERE = {MESH: ("missing-fdb", "tunnel-down"), RACKS: ("node-partition", "overlapping-pod-cidr")}
-OF_USERS = ("missing-fdb", "duplicate-pod-ip", "ip-forward-off", "one-way-loss", "mtu-mismatch", "tunnel-down")
+BY_USERS = (VXLAN, CASES[-1])
+LEFT_OUT = {  # what is the same with Calico's plain routes; sizes are measured only between pods that meet at their addresses
+    VXLAN: {
+        *("stale-neighbor", "ip-forward-off", "forward-drop", "proxy-arp-off", "dnat-leftover", "one-way-loss"),
+        *("node-partition", "conntrack-full"),
+    },
+    CASES[-1]: {"mtu-mismatch"},
+}
 
 
-def look(lab: Lab, probing: Probing = QUICK) -> tuple[RunResult, list[Diagnosis]]:
+def look(lab: Lab, probing: Probing) -> tuple[RunResult, list[Diagnosis]]:
     result = lab.verify(probing)
     return result, diagnose(lab.cluster, lab.plane, lab.design.desired, lab.drift(), result)
 
@@ -41,30 +47,37 @@ def bad(result: RunResult) -> int:
 
 
 def broken(lab: Lab, names: Iterable[str]) -> dict[str, list[str]]:
-    """Look, and for each: inject, look, repair, look again; returns what is not as it should be."""
+    """Look, and for each: inject, look, repair, look again; returns what is not as it should be.
+
+    After each repair all pairs are tried at their ends, after all of them everything everywhere.
+    """
     found: dict[str, list[str]] = {}
-    before, silent = look(lab, AGAIN)
-    if alarms(silent):
+    first, silent = look(lab, EVERYWHERE)
+    if {one.fault for one in silent} != (set() if first.ok else {"by-design"}):
         found["at first"] = [f"false alarms: {alarms(silent)}"]
+    before, healthy = (bad(lab.verify(probing)) for probing in (BROKEN, MENDED))
     scene = (lab.cluster, lab.plane, lab.design.desired)
     for name in names:
         wrong = []
         places = FAULTS[name].places(*scene)
         at = places[min(1, len(places) - 1)]
         type_lines(lab.namespaces, FAULTS[name].steps(*scene, at))
-        during, told = look(lab)
+        during, told = look(lab, BROKEN)
         lab.repair()
-        after, quiet = look(lab, AGAIN)
-        if alarms(quiet):
-            wrong.append(f"false alarms: {alarms(quiet)}")
-        if not bad(during) > bad(before) == bad(after):
-            wrong.append(f"bad flows before, during and after: {bad(before)}, {bad(during)}, {bad(after)}")
+        after = bad(lab.verify(MENDED))
+        if not bad(during) > before:
+            wrong.append(f"bad flows before and during: {before}, {bad(during)}")
+        if after != healthy:
+            wrong.append(f"bad flows at the ends before and after: {healthy}, {after}")
         if alarms(told) != [(name, at)] or (told[0].fault, told[0].where) != (name, at):
             wrong.append(f"told: {alarms(told)}, injected at {at}")
         elif not any(" -> " in line for line in told[0].evidence):
             wrong.append("no packet is among the evidence")
         if wrong:
             found[name] = wrong
+    last, quiet = look(lab, EVERYWHERE)
+    if alarms(quiet) or bad(last) != bad(first):
+        found["in the end"] = [f"false alarms: {alarms(quiet)}; bad flows: {bad(first)}, {bad(last)}"]
     return found
 
 
@@ -81,9 +94,9 @@ def break_in_turn(case: tuple[str, ...], names: Iterable[str], user: str) -> dic
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_every_fault_shows_and_is_told_and_can_be_undone(case: tuple[str, ...]) -> None:
-    names = [name for one, name in APPLICABLE if one == case]
+    names = [name for name in FAULTS if FAULTS[name].places(*planned(*case)) and name not in LEFT_OUT.get(case, ())]
     assert len(names) > 5
-    assert break_in_turn(case, names, "root") == {}
+    assert break_in_turn(case, names, "user" if case in BY_USERS else "root") == {}
 
 
 @pytest.mark.parametrize("case", ELSEWHERE, ids="-".join)
@@ -91,11 +104,7 @@ def test_what_breaks_only_elsewhere(case: tuple[str, ...]) -> None:
     assert break_in_turn(case, ELSEWHERE[case], "root") == {}
 
 
-def test_an_ordinary_user_may_break_things_too() -> None:
-    assert break_in_turn(FLANNEL, OF_USERS, "user") == {}
-
-
-# (As an ordinary user a lab is healthy in test_an_ordinary_user_may_break_things_too.)
+# All others are healthy before they are broken.
 @pytest.mark.parametrize("case", HEALTHY, ids="-".join)
 def test_a_healthy_lab_gives_no_alarm(case: tuple[str, ...]) -> None:
     topology, plugin, *settings = case

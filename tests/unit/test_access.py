@@ -6,8 +6,8 @@ import io
 import json
 from html.parser import HTMLParser
 
-import pytest
 from policed import cluster, ingress, pods, policy
+from tables import each_row
 
 from emulab import access
 from emulab.access import Access, Cell, Column
@@ -26,8 +26,8 @@ def cell(source: str, verdict: Verdict, family: int = 4, *policies: Policy) -> C
     return Cell(source, DB, family, decision, verdict)
 
 
-@pytest.mark.parametrize(
-    ("source", "verdict", "state"),
+@each_row(
+    "source, verdict, state",
     [
         ("default/web", LATE, access.ALLOWED),
         ("default/web", REFUSED, access.SILENT),

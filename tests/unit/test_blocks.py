@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 import pytest
+from tables import each_row
 
 from emulab.dataplane import build_cluster
 from emulab.errors import InputError
@@ -211,8 +212,8 @@ def test_a_borrowed_address_outlives_its_blocks_owner() -> None:
     assert [str(a) for a in ipam.allocate(Pod("p3", "c"))] == ["10.0.0.1"]
 
 
-@pytest.mark.parametrize(
-    ("placement", "pool", "message"),
+@each_row(
+    "placement, pool, message",
     [
         ("a=10.9.0.1", "10.0.0.0/24", "pod default/p0: 10.9.0.1 is not part of the pod network (10.0.0.0/24)"),
         ("a=fd00::1", "10.0.0.0/24", "pod default/p0: fd00::1 is not part of the pod network (10.0.0.0/24)"),

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 from designed import catalogued
+from tables import each_row
 
 from emulab.dataplane import Tunnel, Wire, build_cluster
 from emulab.errors import InputError
@@ -202,8 +203,8 @@ def test_both_families_have_a_table() -> None:
     assert to_host == ["icmpv6 type { 130, 131, 132, 133, 135, 136 } accept", "jump filter-cali-from-wl-dispatch", "accept"]
 
 
-@pytest.mark.parametrize(
-    ("plane", "wanted", "element"),
+@each_row(
+    "plane, wanted, element",
     [
         (Calico(nat_outgoing=True), True, "cali40masq-ipam-pools { 10.65.0.0/16 }"),
         (Calico(nat_outgoing=False), False, "cali40masq-ipam-pools {"),
@@ -216,7 +217,7 @@ def test_sets(plane: Calico, wanted: bool, element: str) -> None:
     assert (f"add element ip calico {element}" in text(plane, topology(), "a", nft=True)) is wanted
 
 
-@pytest.mark.parametrize("encap", ["never", "cross-subnet", "vxlan"])
+@each_row("encap", ["never", "cross-subnet", "vxlan"])
 def test_a_pod_costs_other_nodes_nothing(encap: str) -> None:
     plane = Calico(encap)
     few, many = (plane.plan(cluster(plane, topology(pods=pods))) for pods in ("a b", "a b b b b"))
@@ -224,8 +225,8 @@ def test_a_pod_costs_other_nodes_nothing(encap: str) -> None:
     assert few["b"] != many["b"]
 
 
-@pytest.mark.parametrize(
-    ("encap", "expected"),
+@each_row(
+    "encap, expected",
     [
         ("never", "10.65.0.2/32 via 192.168.50.1 dev eth0 proto 80 onlink"),
         ("cross-subnet", "10.65.0.3/32 via 192.168.50.1 dev eth0 proto 80 onlink"),
@@ -245,8 +246,8 @@ def test_blocks_of_one_address_have_no_blackhole() -> None:
     assert "blackhole" not in text(plane, topology(families=(4,)), "a", nft=False)
 
 
-@pytest.mark.parametrize(
-    ("plane", "families", "source", "destination", "family", "ttl_loss", "mtu", "tunnel"),
+@each_row(
+    "plane, families, source, destination, family, ttl_loss, mtu, tunnel",
     [
         (Calico(), (4, 6), "p0", "p1", 4, 1, 1500, ""),
         (Calico(), (4, 6), "p0", "p2", 4, 2, 1500, ""),
@@ -284,8 +285,8 @@ def test_never_routes_across_the_router_all_the_same() -> None:
     assert lost in routes
 
 
-@pytest.mark.parametrize(
-    ("plane", "message"),
+@each_row(
+    "plane, message",
     [
         (Calico("vxlann"), "calico: unknown encap 'vxlann' (did you mean 'vxlan'?)"),
         (Calico("ipip"), "calico: unknown encap 'ipip' (known: cross-subnet, never, vxlan)"),

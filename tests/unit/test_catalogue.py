@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from itertools import combinations
 
-import pytest
+from tables import each_row
 
 from emulab import registry
 from emulab.dataplane import build_cluster
@@ -28,7 +28,7 @@ def test_the_list() -> None:
     assert tuple(registry.topologies()) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_row("name", NAMES)
 def test_each_is_valid_and_has_one_line_that_says_what_it_is(name: str) -> None:
     topology = registry.topology(name)
     validate(topology)
@@ -37,8 +37,8 @@ def test_each_is_valid_and_has_one_line_that_says_what_it_is(name: str) -> None:
     assert 0 < len(registry.topologies()[name]) <= 100
 
 
-@pytest.mark.parametrize(
-    ("name", "nodes", "pods", "families"),
+@each_row(
+    "name, nodes, pods, families",
     [
         ("flat", 3, 6, (4, 6)),
         ("non-flat", 2, 2, (4,)),
@@ -95,7 +95,7 @@ def test_partial_mesh_leaves_a_way_by_a_relay() -> None:
     assert reached == set(nodes)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_row("name", NAMES)
 def test_there_are_addresses_for_everybody(name: str) -> None:
     topology = registry.topology(name)
     cluster = build_cluster(topology, HostLocal(topology))

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 from designed import catalogued
+from tables import each_row
 
 from emulab import change, registry
 from emulab.diff import diff, lines
@@ -26,7 +27,7 @@ def addresses(made: Design, key: str) -> list[str]:
     return [str(a) for e in made.cluster.endpoints if e.key == key for a in e.addresses]
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave", "nat"])
+@each_row("plugin", ["flannel", "calico", "weave", "nat"])
 def test_what_comes_and_goes_leaves_no_trace_in_the_plan(plugin: str) -> None:
     before = designed(plugin, "non-flat" if plugin == "nat" else "flat")
     after = change.add_pod(before, "x", "node-a")
@@ -34,7 +35,7 @@ def test_what_comes_and_goes_leaves_no_trace_in_the_plan(plugin: str) -> None:
     assert change.remove_pod(after, "default/x").desired == before.desired
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+@each_row("plugin", ["flannel", "calico", "weave"])
 def test_a_node_comes_and_goes(plugin: str) -> None:
     before = designed(plugin)
     after = change.add_node(before, "node-d")
@@ -58,8 +59,8 @@ def test_numbers_stay_when_others_leave() -> None:
     assert devices == {"vxlan-3"}
 
 
-@pytest.mark.parametrize(
-    ("plugin", "reused"),
+@each_row(
+    "plugin, reused",
     [("flannel", False), ("calico", False), ("weave", True)],  # host-local goes round, a block queues, the ring takes the lowest
 )
 def test_when_an_address_is_used_again(plugin: str, reused: bool) -> None:
@@ -112,7 +113,7 @@ def reshaped(made: Design, *more: Pod, **fields: object) -> Design:
     return change.reshape(made, (replace(first, **fields), *rest, *more), made.topology.objects)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
+@each_row("plugin", ["flannel", "calico", "weave"])
 def test_pods_come_and_go_at_once_and_the_others_keep_their_addresses(plugin: str) -> None:
     before = designed(plugin)
     fixed = Pod("f", "node-a", addresses=(ip_address("10.1.1.3" if plugin != "calico" else "10.1.1.9"),))
@@ -164,7 +165,7 @@ REFUSED: dict[str, tuple[Callable[[Design], Design], str]] = {
 }
 
 
-@pytest.mark.parametrize(("work", "told"), REFUSED.values(), ids=REFUSED)
+@each_row("work, told", REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_is_refused(work: Callable[[Design], Design], told: str) -> None:
     with pytest.raises(InputError, match=told):
         work(designed())

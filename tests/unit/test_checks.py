@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import each_row
 
 from emulab.checks import reading, rehearsal, telling
 from emulab.checks.result import Done, Result
@@ -115,8 +116,8 @@ def test_text(results: list[Result]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("chosen", "line"),
+@each_row(
+    "chosen, line",
     [
         ([0], "PASS  1 passed; 1 expectation holds (1.5 s)"),
         ([0, 0], "PASS  2 passed; 2 expectations hold (1.5 s)"),

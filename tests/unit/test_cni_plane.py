@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from designed import catalogued, planned
+from tables import each_row
 
 from emulab import birth, hostports, registry
 from emulab.dataplane import File
@@ -34,8 +35,8 @@ def network(wanted: Design, node: str) -> dict[str, object]:
     return filled
 
 
-@pytest.mark.parametrize(
-    ("given", "filled"),
+@each_row(
+    "given, filled",
     [
         ('"a": "{{ subnet4 }}"', {"a": "10.1.1.0/24"}),
         ('"a": "{{subnet4}} of {{ node }}"', {"a": "10.1.1.0/24 of node-a"}),
@@ -59,8 +60,8 @@ def test_what_a_family_lacks_is_left_out_of_its_list() -> None:
     assert network(design(one, plane), "node-b")["ranges"] == [[{"subnet": "10.1.2.0/24"}]]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
+@each_row(
+    "text, said",
     [
         ("{", "net.conf:1: not JSON"),
         ('{"name": "n"}', "net.conf: plugins: at least one plugin expected"),
@@ -115,8 +116,8 @@ def test_addresses_are_those_that_plugins_gave() -> None:
         corrected(wanted, {"default/a1": ((ip_address("10.1.1.2"), ip_address("fd00:10:1::9")), "")})
 
 
-@pytest.mark.parametrize(
-    ("plane", "calls"),
+@each_row(
+    "plane, calls",
     [
         ("flannel", [("", "flannel"), ("flannel", "bridge"), ("bridge", "host-local"), ("", "portmap")]),
         ("calico", [("", "calico"), ("calico", "calico-ipam"), ("", "bandwidth"), ("", "portmap")]),

@@ -131,7 +131,7 @@ ERROR = json.dumps({"cniVersion": "1.0.0", "code": 11, "msg": "no address", "det
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code", "told"),
+    "outcome, code, told",
     [
         (Outcome(1, ERROR, b""), 11, "b ADD: no address (code 11, try again later); details: d"),
         (Outcome(1, ERROR, b"why"), 11, "b ADD: no address (code 11, try again later); details: d; stderr: why"),
@@ -228,7 +228,7 @@ def test_capabilities_go_to_who_declared_them_and_to_del_as_well(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("configured", "spoken", "chosen", "calls"),
+    "configured, spoken, chosen, calls",
     [
         (["1.0.0"], TABLE, "1.0.0", "ADD:a"),
         (["0.4.0", "1.0.0", "1.1.0"], TABLE, "1.1.0", "VERSION:a ADD:a"),
@@ -247,7 +247,7 @@ def test_the_version_is_negotiated(tmp_path: Path, configured: list[str], spoken
 
 
 @pytest.mark.parametrize(
-    ("spoken", "told"),
+    "spoken, told",
     [
         ({"supportedVersions": []}, "a VERSION: names no version"),
         ({"cniVersion": "1.0.0"}, "a VERSION: names no version"),
@@ -274,7 +274,7 @@ def test_a_list_is_validated_without_attaching(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "checked", "status"),
+    "change, checked, status",
     [
         ({}, True, False),
         ({"cniVersion": "1.1.0"}, True, True),

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from tables import each_row
 
 from emulab.cni import config, conventions, versions
 from emulab.cni.attachment import Attachment
@@ -70,8 +71,8 @@ def test_plugins_of_the_folder_come_last_unless_the_list_has_all() -> None:
     assert config.read(json.dumps(read.show()), "x", more).plugins == read.plugins
 
 
-@pytest.mark.parametrize(
-    ("change", "problem"),
+@each_row(
+    "change, problem",
     [
         ({"name": "../etc"}, "network '../etc': letters, digits"),
         ({"name": ""}, "name: the network's name expected"),
@@ -103,8 +104,8 @@ def test_mistakes_are_told_with_file_and_key(change: dict[str, Any], problem: st
     assert str(raised.value).startswith("x.conflist: ")
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
+@each_row(
+    "text, problem",
     [
         ('{"name": "n",\n "plugins": [}', "x:2: not JSON: Expecting value"),
         ("[1]", "x: an object expected, got a list"),
@@ -121,8 +122,8 @@ def test_what_is_no_json_is_told_with_its_line(text: str | bytes, problem: str) 
     assert problem in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("spoken", "chosen"),
+@each_row(
+    "spoken, chosen",
     [
         ([], "1.1.0"),
         ([("1.0.0", "1.1.0"), ("0.4.0", "1.0.0")], "1.0.0"),
@@ -169,8 +170,8 @@ def test_a_request_carries_the_result_in_its_version_and_what_gc_spares() -> Non
     assert request["cni.dev/valid-attachments"] == [{"containerID": "c", "ifname": "eth1"}]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
+@each_row(
+    "arguments, problem",
     [
         ({"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp", "hostIP": "::1"}]}, ""),
         ({"portMappings": [{"hostPort": 0, "containerPort": 1}]}, "portMappings[0].hostPort: a number from 1 to 65535"),
@@ -200,8 +201,8 @@ def test_arguments_of_capabilities_have_the_shape_of_their_conventions(arguments
     assert problem in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "problem"),
+@each_row(
+    "change, problem",
     [
         ({"container_id": "../../etc/x"}, "container id"),
         ({"container_id": ""}, "container id"),
@@ -228,7 +229,7 @@ def test_who_is_attached_is_held_to_the_specification(change: dict[str, Any], pr
 # results
 
 
-@pytest.mark.parametrize("version", versions.ALL)
+@each_row("version", versions.ALL)
 def test_a_result_is_the_same_in_its_own_version_and_through_any_other(version: str) -> None:
     whole = Result.read(RESULT)
     shown = whole.show(version)
@@ -260,8 +261,8 @@ def test_what_versions_can_and_cannot_say() -> None:
         whole.show("0.9.0")
 
 
-@pytest.mark.parametrize(
-    ("document", "problem"),
+@each_row(
+    "document, problem",
     [
         ([], "result: an object expected, got a list"),
         ({"cniVersion": "7.0.0"}, "result.cniVersion: version 7.0.0 is not known, 0.1.0 to 1.1.0 are"),

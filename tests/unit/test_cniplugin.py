@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import each_row
 
 from emulab import cniplugin
 from emulab.cni import versions
@@ -46,7 +47,7 @@ def call(command: str, conf: Mapping[str, Any] = CONF, **env: str) -> tuple[int,
 
 
 @pytest.mark.parametrize(
-    ("conf", "args", "addresses"),
+    "conf, args, addresses",
     [
         ({}, "", []),
         ({"ips": ["10.1.1.9"]}, "", ["10.1.1.9"]),
@@ -61,7 +62,7 @@ def test_the_more_particular_address_wins(conf: dict[str, Any], args: str, addre
 
 
 @pytest.mark.parametrize(
-    ("container", "args", "name"),
+    "container, args, name",
     [
         ("box", "", "default/box"),
         ("0123456789ab" + "d" * 52, "", "default/0123456789ab"),
@@ -81,7 +82,7 @@ def test_labels_and_rates(asked: list[Any]) -> None:
     assert (asked[0][1]["labels"], asked[0][1]["rates"]) == ({"a": "1", "b": "2"}, [5, 0])
 
 
-@pytest.mark.parametrize("version", versions.ALL)
+@each_row("version", versions.ALL)
 def test_each_version_is_answered_in_itself(version: str, asked: list[Any]) -> None:
     code, answer = call("ADD", {**CONF, "cniVersion": version})
     assert (code, answer["cniVersion"]) == (0, version)
@@ -91,7 +92,7 @@ def test_each_version_is_answered_in_itself(version: str, asked: list[Any]) -> N
 
 
 @pytest.mark.parametrize(
-    ("command", "version", "code"),
+    "command, version, code",
     [
         ("CHECK", "0.3.1", 1),
         ("CHECK", "0.4.0", 0),
@@ -118,8 +119,8 @@ def test_a_lab_that_is_gone(command: str, code: int, error: Exception, asked: li
     assert (exit_code, answer and answer["code"]) == ((1, code) if code else (0, None))
 
 
-@pytest.mark.parametrize(
-    ("path", "words"),
+@each_row(
+    "path, words",
     [("/nowhere", "No such file"), ("/dev/null", "no network namespace"), ("/proc/self/ns/mnt", "no network namespace"),
      ("/proc/self/ns/net", "the host's own")],
 )  # fmt: skip

@@ -9,8 +9,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from comparisons import NODES, comparison, growth, measured, tunnelled
+from tables import each_row
 
 from emulab.comparison import (
     FAR,
@@ -33,8 +33,8 @@ def by_key(told: Comparison) -> dict[tuple[str, int | None], Row]:
     return {(row.key, row.family): row for row in rows(told)}
 
 
-@pytest.mark.parametrize(
-    ("steps", "here", "elsewhere"),
+@each_row(
+    "steps, here, elsewhere",
     [
         ([(10, 10), (11, 10)], 1, 0),
         ([(10, 10), (12, 13), (14, 16)], 2, 3),
@@ -57,8 +57,8 @@ def test_where_something_was_not_counted_there_is_no_slope_and_no_zero() -> None
     assert "fdb" not in comparison(measured(), measured(growth=(less,))).kinds
 
 
-@pytest.mark.parametrize(
-    ("key", "family", "value", "text"),
+@each_row(
+    "key, family, value, text",
     [
         ("reached", None, True, "60 of 60"),
         ("encapsulation/other node", 4, "none", "none"),
@@ -88,8 +88,8 @@ def test_cells(key: str, family: int | None, value: object, text: str) -> None:
     assert by_key(comparison(measured(), measured()))[key, family].cells[0] == Cell(value, text)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("values", "key", "family", "cell"),
+@each_row(
+    "values, key, family, cell",
     [
         (
             {"ways": {(FAR, 4): Way("a", "b", lost="host unreachable, by 1.2.3.4")}},
@@ -114,8 +114,8 @@ def test_cells_of_what_is_otherwise(values: dict[str, Any], key: str, family: in
     assert by_key(comparison(measured(**values), measured()))[key, family].cells[0] == cell
 
 
-@pytest.mark.parametrize(
-    ("medians", "best"),
+@each_row(
+    "medians, best",
     [((50, 60), []), ((50, 63), [0]), ((50, 51, 90), [0, 1]), ((90, 50), [1])],
 )
 def test_times_within_a_quarter_are_alike(medians: tuple[int, ...], best: list[int]) -> None:
@@ -138,8 +138,8 @@ def test_nothing_is_advised_where_all_are_alike() -> None:
     assert advice(comparison(measured())) == advice(comparison(measured(), "broken")) == []
 
 
-@pytest.mark.parametrize(
-    ("values", "sentence"),
+@each_row(
+    "values, sentence",
     [
         ({"reached": (59, 60)}, "b does not bring all packets between pods to their destination unchanged: 59 of 60 flows."),
         (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from designed import catalogued
+from tables import each_row
 
 from emulab import etc_files, registry
 from emulab.cli.lab import table
@@ -50,7 +51,7 @@ def test_messages_and_descriptors_arrive() -> None:
     here.close()
 
 
-@pytest.mark.parametrize("line", [b"nonsense\n", b"[]\n", b"1\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"a": 1', b"{" * 5000])
+@each_row("line", [b"nonsense\n", b"[]\n", b"1\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"a": 1', b"{" * 5000])
 def test_what_is_no_message(line: bytes) -> None:
     one, channel = conversation(1000)
     one.setblocking(False)
@@ -103,14 +104,14 @@ def test_which_lab_is_meant(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
         os.close(lock)
 
 
-@pytest.mark.parametrize("name", ["", "Lab", "a_b", "../x", "a/b", "x" * 64])
+@each_row("name", ["", "Lab", "a_b", "../x", "a/b", "x" * 64])
 def test_names_that_are_none(name: str, home: Path) -> None:
     with pytest.raises(InputError, match="is no name for a lab"):
         places.claim(name)
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
+@each_row(
+    "given, told",
     [
         ({"name": 7, "node": "n"}, "name: str expected"),
         ({"name": "x"}, "argument 'node' is missing"),
@@ -139,7 +140,7 @@ def test_what_a_pod_finds_in_its_etc() -> None:
     assert "192.168.50.3\tnode-c\n" in etc_files.of(cluster, "node-a")["hosts"]
 
 
-@pytest.mark.parametrize(("name", "key"), [("a1", "default/a1"), ("default/a1", "default/a1"), ("node-a", "node-a")])
+@each_row("name, key", [("a1", "default/a1"), ("default/a1", "default/a1"), ("node-a", "node-a")])
 def test_names_are_resolved(name: str, key: str) -> None:
     cluster = design(catalogued("flat"), registry.plugin("flannel")()).cluster
     assert etc_files.resolve(cluster, name) == key

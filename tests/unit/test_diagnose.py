@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 from designed import CALICO, FLANNEL, VXLAN, WEAVE, planned
+from tables import each_row
 
 from emulab.diagnose import Diagnosis, diagnose
 from emulab.drift import Deviation, Listing
@@ -311,7 +312,7 @@ CASES: dict[str, tuple[tuple[str, ...], Find, tuple[str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_row("name", CASES)
 def test_one_cause_with_its_name(name: str) -> None:
     case, deviations, expected, words = CASES[name]
     cluster, plane, plan = planned(*case)
@@ -406,8 +407,8 @@ def test_loss_without_drift_is_told_with_its_place() -> None:
 TOO_BIG = Finding("MTU", "1500 bytes delivered", "lost", "default/a1 -> default/c1")
 
 
-@pytest.mark.parametrize(
-    ("case", "result", "words"),
+@each_row(
+    "case, result, words",
     [
         (("two-racks", "calico"), flow("default/a1", "default/c1", lost("node-a:eth0")), "the router between"),
         (("two-racks", "calico"), flow("node-a", "default/c1", lost("node-a:eth0"), Kind.NODE), "the router between"),

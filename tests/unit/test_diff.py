@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface, ip_network
 
-import pytest
+from tables import each_row
 
 from emulab.diff import alteration, diff, lines, removal
 from emulab.nft_delta import delta, transactions
@@ -70,7 +70,7 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize(("before", "after", "typed"), CHANGED.values(), ids=CHANGED)
+@each_row("before, after, typed", CHANGED.values(), ids=CHANGED)
 def test_what_changes_in_place(before: KernelObject, after: KernelObject, typed: list[str]) -> None:
     found = diff(state(before), state(after))
     assert (found.change, found.add, found.remove, found.first) == ({"n": ((before, after),)}, {}, {}, {})
@@ -93,7 +93,7 @@ REMOVED = {
 }
 
 
-@pytest.mark.parametrize(("thing", "line"), REMOVED.values(), ids=REMOVED)
+@each_row("thing, line", REMOVED.values(), ids=REMOVED)
 def test_what_goes(thing: KernelObject, line: str) -> None:
     assert list(removal(thing)) == [line]
 
@@ -190,8 +190,8 @@ DELTAS = {
 FLUSHED = ["flush chain ip t c", "add rule ip t c accept", "add rule ip t c drop"]
 
 
-@pytest.mark.parametrize(
-    ("commands", "room", "pieces"),
+@each_row(
+    "commands, room, pieces",
     [
         (["add chain ip t a", *FLUSHED], None, [["add chain ip t a", *FLUSHED]]),
         (["add chain ip t a", *FLUSHED], 4, [["add chain ip t a", *FLUSHED]]),
@@ -221,7 +221,7 @@ def test_commands_are_cut_where_nothing_is_half_done(commands: list[str], room: 
     assert list(transactions(commands, room)) == pieces
 
 
-@pytest.mark.parametrize(("before", "after", "commands"), DELTAS.values(), ids=DELTAS)
+@each_row("before, after, commands", DELTAS.values(), ids=DELTAS)
 def test_a_table_changes_only_where_it_differs(before: NftTable, after: NftTable, commands: list[str]) -> None:
     assert delta(before, after) == commands
     assert diff(state(before), state(after)).change == {"n": ((before, after),)}

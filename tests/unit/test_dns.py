@@ -10,6 +10,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 from named import WEB, asked, cluster, knowing
+from tables import each_row
 
 import emulab.serving.dns
 from emulab.serving.dns import NameServer
@@ -30,8 +31,8 @@ def test_an_answer_is_authoritative_and_spelled_as_asked(server: NameServer) -> 
     assert found.to_text() == "WeB.Default.svc.cluster.local. 30 IN A 10.96.1.1"
 
 
-@pytest.mark.parametrize(
-    ("name", "type_", "code"),
+@each_row(
+    "name, type_, code",
     [(f"x.{WEB}", "A", "NXDOMAIN"), (WEB, "AAAA", "NOERROR"), ("example.com", "A", "REFUSED"), (WEB, "TYPE65280", "NOERROR")],
 )
 def test_nothing_to_tell(name: str, type_: str, code: str, server: NameServer) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from designed import catalogued
 from pictured import mistakes, within
+from tables import each_row
 
 from emulab import change, registry
 from emulab.drawing import Device, Drawing, Node, Overlay, Pod, draw
@@ -167,7 +168,7 @@ def test_every_place_of_the_desired_state_has_coordinates(topology: str, plugin:
     assert drawing.point("nobody:eth0") is None
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
+@each_row("plugin", PLUGINS)
 def test_a_small_drawing_has_an_element_for_every_device(plugin: str) -> None:
     """And its coordinates are that element's centre."""
     svg = ElementTree.fromstring(drawing_svg.render(drawn("flat", plugin)))
@@ -195,8 +196,8 @@ def test_what_has_no_box_is_where_what_stands_for_it_is() -> None:
 # What is drawn
 
 
-@pytest.mark.parametrize(
-    ("made", "overlays"),
+@each_row(
+    "made, overlays",
     [
         (("flat", "calico"), []),
         (("flat", "flannel"), [Overlay("vxlan", 1, ("node-a:flannel.1", "node-b:flannel.1", "node-c:flannel.1"), 3)]),
@@ -284,8 +285,8 @@ def test_what_users_wrote_is_never_markup() -> None:
 # What is read back
 
 
-@pytest.mark.parametrize(
-    ("alter", "told"),
+@each_row(
+    "alter, told",
     [
         (lambda shown: [], "drawing: an object expected"),
         (lambda shown: {**shown, "plugin": 1}, "drawing.plugin: text expected"),
@@ -306,7 +307,7 @@ def test_what_is_no_drawing(alter: Callable[[Any], Any], told: str) -> None:
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("of", [{}, {"kind": "bridge"}, {"up": False, "vni": 7}])
+@each_row("of", [{}, {"kind": "bridge"}, {"up": False, "vni": 7}])
 def test_only_what_is_not_as_by_default_is_written(of: dict[str, Any]) -> None:
     device = Device("eth0", **{"kind": "uplink", **of})
     drawing = Drawing("p", "t", (Node("a", "lan", devices=(device,)),), (), ())
@@ -316,8 +317,8 @@ def test_only_what_is_not_as_by_default_is_written(of: dict[str, Any]) -> None:
 # Texts
 
 
-@pytest.mark.parametrize(
-    ("words", "room", "expected"),
+@each_row(
+    "words, room, expected",
     [("short", 100, "short"), ("web-7d4b9c6f5-abcde", 80, "web-7d…-abcde"), ("漢字漢字漢字", 50, "漢字…字"), ("long", 1, "…")],
 )
 def test_a_text_that_is_too_long_keeps_its_ends(words: str, room: float, expected: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
-import pytest
+from tables import each_row
 
 from emulab.drift import Foreign, Found, Listing, compare
 from emulab.kernel.listing import statements
@@ -67,7 +67,7 @@ ALTERED: list[tuple[KernelObject, Found, str]] = [
 PLANNED: list[KernelObject] = [BRIDGE, VXLAN, PORT, Up("br0"), SYSCTL, ADDRESS, ROUTE, SIX, NEIGHBOUR, ENTRY, SHAPED, TABLE]
 
 
-@pytest.mark.parametrize("thing", PLANNED, ids=lambda thing: type(thing).__name__)
+@each_row("thing", PLANNED, ids=lambda thing: type(thing).__name__)
 def test_as_planned_missing_or_extra(thing: KernelObject) -> None:
     line = "nft table ip t" if thing is TABLE else "; ".join(thing.lines())
     contents = " (chain c: meta mark 0x1 return; chain c: drop)" if thing is TABLE else ""
@@ -76,7 +76,7 @@ def test_as_planned_missing_or_extra(thing: KernelObject) -> None:
     assert seen(thing) == [f"n: extra: {line}{contents}"]
 
 
-@pytest.mark.parametrize(("planned", "found", "said"), ALTERED, ids=lambda value: str(getattr(value, "identity", value)))
+@each_row("planned, found, said", ALTERED, ids=lambda value: str(getattr(value, "identity", value)))
 def test_altered(planned: KernelObject, found: Found, said: str) -> None:
     assert seen(found, planned=(planned,)) == [f"n: altered: {'; '.join(planned.lines())}  (found: {said})"]
 
@@ -94,7 +94,7 @@ SAME: list[tuple[KernelObject, Found]] = [
 ]
 
 
-@pytest.mark.parametrize(("planned", "found"), SAME, ids=str)
+@each_row("planned, found", SAME, ids=str)
 def test_what_only_looks_different(planned: KernelObject, found: Found) -> None:
     assert seen(found, planned=(planned,)) == []
 
@@ -133,8 +133,8 @@ AS_PLANNED = "ip link add name host mtu 1450 type veth peer name eth0 address 02
 FROM_FAR = "ip link add name eth0 address 02:00:00:00:00:01 mtu 1450 type veth peer name host mtu 1450 netns n"
 
 
-@pytest.mark.parametrize(
-    ("near", "far", "said"),
+@each_row(
+    "near, far, said",
     [
         ((NEAR,), (FAR,), []),
         ((replace(NEAR, mtu=9),), (FAR,), [f"n: altered: {AS_PLANNED}  (found: mtu 9)"]),
@@ -176,8 +176,8 @@ def test_the_device_comes_before_what_hangs_on_it_and_namespaces_in_order() -> N
 WANTED = ("add chain ip t c { type filter hook forward priority filter; policy accept; }", "add rule ip t c accept")
 
 
-@pytest.mark.parametrize(
-    ("rules", "said"),
+@each_row(
+    "rules, said",
     [
         ((*WANTED, "add rule ip t c udp dport 53 drop"), "chain c: extra: udp dport 53 drop"),
         (WANTED[:1], "chain c: missing: accept"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
-import pytest
+from tables import each_row
 
 from emulab.endpoints import Backend, endpoints
 from emulab.model import Cluster, Endpoint, Node, Pod, Segment, Topology
@@ -46,8 +46,8 @@ def behind(c: Cluster, service: Service = SERVICE, port: ServicePort = HTTP) -> 
     return shown
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
+@each_row(
+    "found, expected",
     [
         ((), []),
         ((pod("a"),), ["10.0.0.2:8080 n1 default/a"]),

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from policed import PODS, cluster, ingress, pods, policy
+from tables import each_row
 
 from emulab.dataplane import DataPlane
 from emulab.enforcement import Enforcement
@@ -55,8 +56,8 @@ def result(source: str, destination: str, came: str, kind: Kind = Kind.POD) -> F
     return FlowResult(made, Verdict.DROPPED, (arrival,) if came == "there" else (), (lost,))
 
 
-@pytest.mark.parametrize(
-    ("source", "destination", "came", "expected", "findings"),
+@each_row(
+    "source, destination, came, expected, findings",
     [
         (WEB, DB, "back", Verdict.DELIVERED, []),
         (BARE, DB, "nowhere", Verdict.DENIED, []),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from policed import cluster, egress, ingress, pods, policy
+from tables import each_row
 
 from emulab.evidence import Evidence, Proof, comment, origin, planned_comments
 from emulab.objects import Policy
@@ -38,8 +38,8 @@ DENIED_IN, DENIED_OUT = decision("default/bare", IN), decision("default/web", IN
 FREE = decision("default/web")
 
 
-@pytest.mark.parametrize(
-    ("said", "delivered", "evidence", "problems"),
+@each_row(
+    "said, delivered, evidence, problems",
     [
         (ALLOWED, True, (FROM_OUT, FROM_IN), []),
         (FREE, True, (), []),
@@ -84,8 +84,8 @@ def test_a_comment_that_was_cut_is_recognised() -> None:
     assert not Proof(said, True, (Evidence("node-b", "ingress", f"{key[:-1]}y", "", rule, False),), NODES).agree
 
 
-@pytest.mark.parametrize(
-    ("rule", "found"),
+@each_row(
+    "rule, found",
     [
         ('accept comment "default|default/web|ingress|ingress[0].from[1]"', ("default/web", "ingress", "ingress[0].from[1]")),
         ('drop comment "t|deny-all|egress|egress[0]"', ("deny-all", "egress", "egress[0]")),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from designed import planned
+from tables import each_row
 
 from emulab.errors import InputError
 from emulab.expectation import Expectation, pairs
@@ -26,7 +27,7 @@ WORDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "words"), WORDS, ids=lambda value: value if isinstance(value, str) else "")
+@each_row("given, words", WORDS, ids=lambda value: value if isinstance(value, str) else "")
 def test_read_and_shown(given: dict[str, Any], words: str) -> None:
     expected = Expectation.read(given)
     assert str(expected) == words
@@ -54,7 +55,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "message"), BAD, ids=[message for _, message in BAD])
+@each_row("given, message", BAD, ids=[message for _, message in BAD])
 def test_what_cannot_be_meant(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         Expectation.read(given)
@@ -72,7 +73,7 @@ MEANT = [
 ]
 
 
-@pytest.mark.parametrize(("source", "destination", "number"), MEANT)
+@each_row("source, destination, number", MEANT)
 def test_whom_selectors_mean(source: str, destination: str, number: int) -> None:
     assert len(pairs(CLUSTER, Expectation(source, destination))) == number
 
@@ -88,7 +89,7 @@ NOBODY = [
 ]
 
 
-@pytest.mark.parametrize(("source", "destination", "message"), NOBODY)
+@each_row("source, destination, message", NOBODY)
 def test_selectors_that_mean_nobody(source: str, destination: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         pairs(CLUSTER, Expectation(source, destination))
@@ -148,7 +149,7 @@ JUDGED: list[tuple[dict[str, Any], FlowResult, list[tuple[str, str]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "result", "found"), JUDGED)
+@each_row("given, result, found", JUDGED)
 def test_what_holds_and_what_does_not(given: dict[str, Any], result: FlowResult, found: list[tuple[str, str]]) -> None:
     expected = Expectation.read({**ENDS, "protocol": "udp", "port": 53, **given})
     assert [(one.field, one.found) for one in failures(expected, [result])] == found

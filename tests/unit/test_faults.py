@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 from designed import CALICO, FLANNEL, VXLAN, WEAVE, planned
+from tables import each_row
 
 from emulab.errors import InputError
 from emulab.faults import FAULTS, Fault, fault
@@ -35,7 +36,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@each_row("name", FAULTS)
 def test_where_it_can_be_injected(name: str) -> None:
     assert tuple(FAULTS[name].places(*planned(*case)) for case in CASES) == PLACES[name]
 
@@ -134,19 +135,19 @@ TYPED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "case", "at", "lines"), TYPED, ids=lambda value: value if isinstance(value, str) else "")
+@each_row("name, case, at, lines", TYPED, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_is_typed(name: str, case: tuple[str, ...], at: str, lines: list[str]) -> None:
     assert [f"{step.namespace}: {step.line}" for step in fault(name).steps(*planned(*case), at)] == lines
 
 
-@pytest.mark.parametrize("case", [*CASES, ("two-racks", "calico"), ("single-node", "calico"), ("non-flat", "nat")], ids=" ".join)
+@each_row("case", [*CASES, ("two-racks", "calico"), ("single-node", "calico"), ("non-flat", "nat")], ids=" ".join)
 def test_every_line_is_one_of_four_programs_and_names_no_fault(case: tuple[str, ...]) -> None:
     cluster, plane, plan = planned(*case)
     for one in FAULTS.values():
         for place in one.places(cluster, plane, plan):
             for step in one.steps(cluster, plane, plan, place):
                 assert step.namespace in plan
-                assert shlex.split(step.line)[0] in ("ip", "bridge", "nft", "sysctl")
+                assert step.line.split()[0] in ("ip", "bridge", "nft", "sysctl")
                 assert not any(word in step.line for word in FAULTS)
 
 
@@ -183,7 +184,7 @@ def test_mistakes_are_told() -> None:
         fault("proxy-arp-off").steps(*planned(*FLANNEL), "node-a")
 
 
-@pytest.mark.parametrize("one", FAULTS.values(), ids=lambda one: one.name)
+@each_row("one", FAULTS.values(), ids=lambda one: one.name)
 def test_each_says_what_happens_and_what_is_seen(one: Fault) -> None:
     for words in (one.summary, one.symptom):
         assert 30 < len(words) < 130 and "\n" not in words

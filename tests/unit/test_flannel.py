@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import replace
 
 import pytest
+from tables import each_row
 
 from emulab.dataplane import Tunnel, Wire, build_cluster
 from emulab.errors import InputError
@@ -207,8 +208,8 @@ def test_ways_to_other_nodes(topology: Topology, plane: Flannel, expected: str) 
     assert grep(ROUTES, text(topology, plane, "node-a")) == expected.splitlines()
 
 
-@pytest.mark.parametrize(
-    ("topology", "plane", "expected"),
+@each_row(
+    "topology, plane, expected",
     [
         (V4, Flannel(), ["ip link add name flannel.1 address", "ip link add name cni0 address"]),
         (V6, Flannel(), ["ip link add name flannel-v6.1 address", "ip link add name cni0 address"]),
@@ -237,8 +238,8 @@ def tunnel(source: str, destination: str, port: int = 8472, vni: int = 1) -> tup
     return (Tunnel(ipaddress.ip_address(source), ipaddress.ip_address(destination), port, vni),)
 
 
-@pytest.mark.parametrize(
-    ("topology", "plane", "pods", "family", "expected"),
+@each_row(
+    "topology, plane, pods, family, expected",
     [
         (DUAL, Flannel(), "a1 a2", 4, Wire(0, 1450)),
         (DUAL, Flannel(), "a1 a2", 6, Wire(0, 1450)),
@@ -267,8 +268,8 @@ def test_wire(topology: Topology, plane: Flannel, pods: str, family: int, expect
     assert plane.wire(cluster, source, destination, family) == expected
 
 
-@pytest.mark.parametrize(
-    ("topology", "plane", "message"),
+@each_row(
+    "topology, plane, message",
     [
         (DUAL, Flannel(backend="hostgw"), "flannel: unknown backend 'hostgw' (did you mean 'host-gw'?)"),
         (DUAL, Flannel(backend="?"), "flannel: unknown backend '?' (known: host-gw, vxlan)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
+from tables import each_row
 
 from emulab.dataplane import build_cluster
 from emulab.errors import InputError
@@ -126,8 +127,8 @@ def test_leases(cidrs: str, nodes: dict[str, str], pods: dict[str, str], expecte
     assert leases(ipam) == expected
 
 
-@pytest.mark.parametrize(
-    ("fixed", "gateway", "automatic"),
+@each_row(
+    "fixed, gateway, automatic",
     [
         ({}, "10.1.0.1 fd00:10::1", "10.1.0.2 fd00:10::2"),
         ({"p@a": "10.1.0.1"}, "10.1.0.254 fd00:10::1", "10.1.0.2 fd00:10::3"),
@@ -184,8 +185,8 @@ def test_a_released_fixed_address_is_free() -> None:
     assert [str(a) for a in ipam.gateway("a")] == ["10.1.0.254"]
 
 
-@pytest.mark.parametrize(
-    ("cidrs", "nodes", "pods", "message"),
+@each_row(
+    "cidrs, nodes, pods, message",
     [
         (
             "10.1.0.0/16",

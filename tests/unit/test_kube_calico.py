@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from tables import each_row
 
 from emulab import kube
 from emulab.errors import InputError
@@ -92,8 +93,8 @@ def test_a_policy() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("spec", "expected"),
+@each_row(
+    "spec, expected",
     [
         ("", ("ingress",)),
         ("ingress: [{action: Deny}]", ("ingress",)),
@@ -117,8 +118,8 @@ def test_defaults() -> None:
         assert found.namespace == ("default" if kind == "NetworkPolicy" else "")
 
 
-@pytest.mark.parametrize(
-    ("kind", "spec", "selector", "namespaces"),
+@each_row(
+    "kind, spec, selector, namespaces",
     [
         ("GlobalNetworkPolicy", "selector: has(app)", Has("app"), None),
         ("GlobalNetworkPolicy", "selector: app == 'web', namespaceSelector: has(x)", WEB, Has("x")),
@@ -138,8 +139,8 @@ def test_whom_a_policy_selects(kind: str, spec: str, selector: Selector, namespa
     assert (found.selector, found.namespaces) == (selector, namespaces)
 
 
-@pytest.mark.parametrize(
-    ("kind", "source", "expected"),
+@each_row(
+    "kind, source, expected",
     [
         ("NetworkPolicy", "selector: app == 'web'", Peer(WEB)),
         ("NetworkPolicy", "selector: all()", Peer(Everything())),
@@ -164,8 +165,8 @@ def test_whom_a_rule_means(kind: str, source: str, expected: Peer) -> None:
     assert rule(f"action: Allow, source: {{{source}}}", kind).source == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "protocol"),
+@each_row(
+    "text, protocol",
     [("TCP", "tcp"), ("udp", "udp"), ("ICMPv6", "icmpv6"), ("UDPLite", "udplite"), ("6", "tcp"), ("47", "47"), ("'132'", "sctp")],
 )
 def test_protocols(text: str, protocol: str) -> None:
@@ -173,16 +174,16 @@ def test_protocols(text: str, protocol: str) -> None:
     assert rule(f"action: Allow, notProtocol: {text}").not_protocol == protocol
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@each_row(
+    "text, expected",
     [("{type: 8}", (8, None)), ("{type: 3, code: 0}", (3, 0)), ("{}", None)],
 )
 def test_icmp(text: str, expected: tuple[int, int | None] | None) -> None:
     assert rule(f"action: Allow, protocol: ICMP, icmp: {text}").icmp == expected
 
 
-@pytest.mark.parametrize(
-    ("spec", "expected"),
+@each_row(
+    "spec, expected",
     [
         ("order: 100, defaultAction: Pass", Tier("security", 100.0, "pass")),
         ("order: 1.5", Tier("security", 1.5)),
@@ -244,21 +245,21 @@ REFUSED_RULES = {
 }
 
 
-@pytest.mark.parametrize(("spec", "problem"), REFUSED.items())
+@each_row("spec, problem", REFUSED.items())
 def test_what_is_refused(spec: str, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         policy(spec)
     assert str(caught.value) == f"p.yaml:4: {WHERE}.{problem}"
 
 
-@pytest.mark.parametrize(("text", "problem"), REFUSED_RULES.items())
+@each_row("text, problem", REFUSED_RULES.items())
 def test_what_is_refused_in_a_rule(text: str, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         rule(f"action: Allow, {text}")
     assert str(caught.value) == f"p.yaml:4: {WHERE}.ingress[0].{problem}"
 
 
-@pytest.mark.parametrize("field", ["doNotTrack", "preDNAT", "applyOnForward"])
+@each_row("field", ["doNotTrack", "preDNAT", "applyOnForward"])
 def test_host_endpoints_policies_are_refused(field: str) -> None:
     assert policy(f"{field}: false", "GlobalNetworkPolicy").directions == ("ingress",)
     with pytest.raises(InputError, match=rf"spec\.{field}: policies for host endpoints: not supported"):

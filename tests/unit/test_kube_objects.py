@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from designed import catalogued
+from tables import each_row
 
 from emulab import change, registry
 from emulab.errors import InputError
@@ -73,8 +74,8 @@ def names(topology: Topology) -> list[str]:
 # policies
 
 
-@pytest.mark.parametrize(
-    ("spec", "directions"),
+@each_row(
+    "spec, directions",
     [
         ("", ("ingress",)),
         ("  ingress: []\n", ("ingress",)),
@@ -94,7 +95,7 @@ def test_sections_that_are_not_listed_are_ignored() -> None:
     assert (found.ingress, found.egress) == ((), ())
 
 
-@pytest.mark.parametrize("rule", ["{}", "{from: []}", "{from: null, ports: []}"])
+@each_row("rule", ["{}", "{from: []}", "{from: null, ports: []}"])
 def test_an_empty_rule_matches_everybody(rule: str) -> None:
     (found,) = policy(f"  ingress: [{rule}]\n").ingress
     assert (found.source, found.destination, found.protocol, found.origin) == (Peer(), Peer(), None, "ingress[0]")
@@ -123,7 +124,7 @@ PEERS: dict[str, tuple[str, Peer]] = {
 }
 
 
-@pytest.mark.parametrize(("written", "peer"), PEERS.values(), ids=PEERS)
+@each_row("written, peer", PEERS.values(), ids=PEERS)
 def test_peers(written: str, peer: Peer) -> None:
     text = f"  ingress:\n  - from:\n    - {written}\n  egress:\n  - to:\n    - {written}\n"
     found = policy(text)
@@ -135,8 +136,8 @@ def test_peers(written: str, peer: Peer) -> None:
     assert (found.egress[0].destination, found.egress[0].source, found.egress[0].origin) == (peer, Peer(), "egress[0].to[0]")
 
 
-@pytest.mark.parametrize(
-    ("port", "protocol", "ports"),
+@each_row(
+    "port, protocol, ports",
     [
         ("{port: 80}", "tcp", (PortRange(80, 80),)),
         ("{port: 80, protocol: UDP}", "udp", (PortRange(80, 80),)),
@@ -385,7 +386,7 @@ SERVICES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("spec", "fields"), SERVICES.values(), ids=SERVICES)
+@each_row("spec, fields", SERVICES.values(), ids=SERVICES)
 def test_services(spec: str, fields: dict[str, Any]) -> None:
     found = service(spec)
     assert {name: getattr(found, name) for name in fields} == fields
@@ -512,8 +513,8 @@ def test_labels() -> None:
     assert changed.nodes[1].labels == (("disk", "ssd"),)
 
 
-@pytest.mark.parametrize(
-    ("text", "matching"),
+@each_row(
+    "text, matching",
     [
         ("app=web", {"app": "web"}),
         ("app==web,tier!=db", {"app": "web"}),
@@ -526,7 +527,7 @@ def test_typed_selectors(text: str, matching: dict[str, str]) -> None:
     assert not typed_selector(text).matches({"tier": "db", "old": "1"})
 
 
-@pytest.mark.parametrize("text", ["=", "app=a=b", "app in a", "!", "a b", ",", "app in (a"])
+@each_row("text", ["=", "app=a=b", "app in a", "!", "a b", ",", "app in (a"])
 def test_what_is_no_selector(text: str) -> None:
     with pytest.raises(InputError, match="selector"):
         typed_selector(text)

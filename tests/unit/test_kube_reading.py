@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from designed import catalogued
+from tables import each_row
 
 from emulab.errors import InputError
 from emulab.kube import applied, read
@@ -528,7 +528,7 @@ def complaint(text: str, file: str = "web.yaml") -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize(("text", "told"), BAD.values(), ids=BAD)
+@each_row("text, told", BAD.values(), ids=BAD)
 def test_a_mistake_is_one_line_that_says_where(text: str, told: str) -> None:
     said = complaint(text)
     assert "\n" not in said
@@ -554,7 +554,7 @@ JSON = {
 }
 
 
-@pytest.mark.parametrize(("text", "told"), JSON.values(), ids=JSON)
+@each_row("text, told", JSON.values(), ids=JSON)
 def test_json_too(text: str, told: str) -> None:
     assert complaint(text, "web.json") == told
 
@@ -563,8 +563,8 @@ def names(documents: list[Document]) -> list[str]:
     return [one.name for one in documents]
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
+@each_row(
+    "text, found",
     [
         ("", []),
         ("---\n# nothing\n---\n", []),
@@ -582,15 +582,15 @@ def test_documents_lists_and_streams(text: str, found: list[str]) -> None:
     assert names(read(text, "web.yaml")) == found
 
 
-@pytest.mark.parametrize(
-    ("written", "value"),
+@each_row(
+    "written, value",
     [
         *(("2020-01-01", "2020-01-01"), ("1:30", "1:30"), ("'yes'", "yes"), ("~", None), ("yes", True), ("off", False)),
         *(("0x10", 16), ("010", 8), ("1_000", 1000), ("-5", -5), ("1.5", 1.5), ("1e3", "1e3"), ("", None), ("=", "=")),
     ],
 )
 def test_scalars_are_those_of_kubernetes(written: str, value: Any) -> None:
-    from emulab.kube.text import documents
+    from emulab.text import documents
 
     assert next(documents(f"a: {written}\n", "x")).value == {"a": value}
 
@@ -626,10 +626,3 @@ def test_three_mebibytes_and_no_more() -> None:
     for text in (POD + "#" * (room + 1), POD + "#é" * (room // 3 + 1)):
         with pytest.raises(InputError, match=r"^web.yaml: more than 3 MiB"):
             read(text, "web.yaml")
-
-
-def test_many_services_in_json_are_read() -> None:
-    one = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
-    items = [{**one, "metadata": {"name": f"s{number}"}} for number in range(1000)]
-    found = applied(catalogued("flat"), read(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), "x.json"))
-    assert len({service.addresses for service in found.objects.services if service.name != "kube-dns"}) == 1000

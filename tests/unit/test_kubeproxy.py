@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
+from tables import each_row
 
 from emulab import fabric, kubeproxy
 from emulab.errors import InputError
@@ -61,8 +62,8 @@ def test_no_services_no_tables() -> None:
     assert fabric.announced(cluster()) == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
+@each_row(
+    "name, expected",
     [
         ("ns1/svc1/tcp/p80", "ULMVA6XW-ns1/svc1/tcp/p80"),
         ("kproxy-lab/backend-api/tcp/http", "YVSKLJHA-kproxy-lab/backend-api/tcp/http"),
@@ -269,8 +270,8 @@ def test_udp_endpoints_are_those_that_serve() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("local", "pods", "off", "expected"),
+@each_row(
+    "local, pods, off, expected",
     [
         (False, ("n1 10.1.1.1",), "", {"n1", "n2"}),
         (False, ("n1 10.1.1.1",), "n2", {"n1"}),

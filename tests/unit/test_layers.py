@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
-    ("selector", "quantity", "cni"),
+    ("selector", "quantity", "cni", "text"),
     ("objects", "selector_parser"),
     ("model",),
     ("topology", "state", "ipam", "policy", "endpoints"),
@@ -22,7 +22,7 @@ LAYERS = (
     ("fulfilment",),
     ("kernel",),
     ("underlay", "probe", "attribution", "serving"),
-    ("verification", "conformance"),
+    ("verification", "conformance", "settling"),
     ("report", "lab"),
     ("recording", "artifacts", "comparing"),
     ("control",),
@@ -40,6 +40,7 @@ PURE += (
     "policy",
     "endpoints",
     "kube",
+    "text",
     "kubeproxy",
     "oracle",
     "zone",

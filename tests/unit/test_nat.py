@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import replace
 
 import pytest
+from tables import each_row
 
 from emulab.dataplane import Wire, build_cluster
 from emulab.errors import InputError
@@ -113,8 +114,8 @@ def test_a_node_without_pods_publishes_nothing() -> None:
     assert "dnat to" not in lines
 
 
-@pytest.mark.parametrize(
-    ("plane", "destination", "family", "protocol", "port", "expected"),
+@each_row(
+    "plane, destination, family, protocol, port, expected",
     [
         (Nat(), "a1", 4, "tcp", 8080, "192.168.50.1 30000"),
         (Nat(), "a2", 4, "udp", 8080, "192.168.50.1 30001"),
@@ -130,8 +131,8 @@ def test_target(plane: Nat, destination: str, family: int, protocol: str, port: 
     assert " ".join(map(str, found)) == expected
 
 
-@pytest.mark.parametrize(
-    ("plane", "pods", "expected"),
+@each_row(
+    "plane, pods, expected",
     [(Nat(), "a1 a2", Wire(1, 1500)), (Nat(), "a1 b1", Wire(2, 1500)), (Nat(mtu=1400), "b1 a1", Wire(2, 1400))],
 )
 def test_wire(plane: Nat, pods: str, expected: Wire) -> None:
@@ -140,8 +141,8 @@ def test_wire(plane: Nat, pods: str, expected: Wire) -> None:
     assert plane.wire(cluster, source, destination, 4) == expected
 
 
-@pytest.mark.parametrize(
-    ("topology", "plane", "message"),
+@each_row(
+    "topology, plane, message",
     [
         (DUAL, Nat(port=0), "nat: port 0 is out of range, 1 to 65535 expected"),
         (DUAL, Nat(published=65536), "nat: published 65536 is out of range, 1 to 65535 expected"),

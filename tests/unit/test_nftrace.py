@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import cast
 
-import pytest
+from tables import each_row
 
 from emulab.kernel.nftrace import _counts, _received, _rules
 
@@ -26,8 +26,8 @@ class Listener:
         return one
 
 
-@pytest.mark.parametrize(
-    ("given", "read"),
+@each_row(
+    "given, read",
     [
         ((b"a", b"b"), [b"a", b"b"]),
         ((errno.ENOBUFS, b"a", b"b"), [b"a", b"b"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from policed import calico, cluster, egress, ingress, many, pods, policy
+from tables import each_row
 
 from emulab.errors import InputError
 from emulab.objects import Policy, Tier
@@ -212,7 +213,7 @@ LINES: dict[str, tuple[dict[str, Any], str, bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", LINES)
+@each_row("name", LINES)
 def test_kubernetes(name: str) -> None:
     spec, flow, allowed = LINES[name]
     decision = asked(flow, policy(spec))
@@ -255,7 +256,7 @@ SEVERAL: dict[str, tuple[list[Policy], str, bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", SEVERAL)
+@each_row("name", SEVERAL)
 def test_several_policies(name: str) -> None:
     policies, flow, allowed = SEVERAL[name]
     assert asked(flow, *policies).allowed is allowed
@@ -425,7 +426,7 @@ CALICO: dict[str, tuple[list[Policy], str, bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", CALICO)
+@each_row("name", CALICO)
 def test_calico(name: str) -> None:
     policies, flow, allowed = CALICO[name]
     decision = asked(flow, *policies, tiers=TIERS)
@@ -435,8 +436,8 @@ def test_calico(name: str) -> None:
 LABELS = {"app": "web", "role": "front-end", "has-it": ""}
 
 
-@pytest.mark.parametrize(
-    ("text", "matches"),
+@each_row(
+    "text, matches",
     [
         ("", True),
         ("all()", True),
@@ -468,8 +469,8 @@ def test_calico_expressions(text: str, matches: bool) -> None:
     assert selectors.calico(text)(LABELS) is matches
 
 
-@pytest.mark.parametrize(
-    ("flow", "policies", "words"),
+@each_row(
+    "flow, policies, words",
     [
         (
             f"{WEB} tcp/1",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import each_row
 
 from emulab.errors import InputError
 from emulab.pytest_plugin import vocabulary
@@ -18,8 +19,8 @@ from emulab.pytest_plugin.members import Selected
 from emulab.pytest_plugin.wanted import Wanted, read
 
 
-@pytest.mark.parametrize(
-    ("marks", "labs"),
+@each_row(
+    "marks, labs",
     [
         ([], [Wanted()]),
         ([{"plugin": "calico"}], [Wanted(plugin="calico")]),
@@ -49,8 +50,8 @@ def test_what_marks_ask_for(tmp_path: Path, marks: list[dict[str, Any]], labs: l
     ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "mark", "told"),
+@each_row(
+    "arguments, mark, told",
     [
         (("flat",), {}, "emulab('flat'): name it, e.g. topology='flat'"),
         ((), {"plugins": "calico"}, "emulab: no argument 'plugins' (did you mean 'plugin'?)"),
@@ -159,8 +160,8 @@ def test_a_failure_tells_the_field_the_rule_and_the_way() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("failure", "first"),
+@each_row(
+    "failure, first",
     [
         (
             {"field": "delivery", "expected": "an answer", "found": "dropped, last seen at node-b:eth0", "place": "node-b:eth0"},
@@ -251,8 +252,8 @@ def test_a_sentence_without_a_verb_is_found(answering: Answering) -> None:
         vocabulary.expect("a1")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("value", "ci"),
+@each_row(
+    "value, ci",
     [(None, False), ("", False), ("0", False), ("false", False), ("true", True), ("1", True), ("woodpecker", True)],
 )
 def test_what_is_ci(value: str | None, ci: bool) -> None:

@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import ClassVar
 
 import pytest
+from tables import each_row
 
 from emulab import registry
 from emulab.dataplane import DataPlane
@@ -66,7 +67,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 # -- data planes -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", registry.plugins())
+@each_row("name", registry.plugins())
 def test_every_plugin_is_called_like_its_module_and_says_what_it_is(name: str) -> None:
     plane = registry.plugin(name)
     assert plane.name == name
@@ -95,7 +96,7 @@ def test_a_name_provided_twice_is_an_error_that_names_both(install: Install) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "message"),
+    "text, line, message",
     [
         ("x = 1\nraise RuntimeError('no luck')\n", 2, "raised RuntimeError: no luck"),
         ("import no_such_module\n", 1, "ModuleNotFoundError"),
@@ -153,8 +154,8 @@ class Plane(DataPlane):
     def wire(self, *_: object) -> None: ...  # type: ignore[override]
 
 
-@pytest.mark.parametrize(
-    ("setting", "expected"),
+@each_row(
+    "setting, expected",
     [
         ("vni=7", {"vni": 7}),
         ("vni=0x10", {"vni": 16}),
@@ -172,8 +173,8 @@ def test_options_are_typed(setting: str, expected: dict[str, object]) -> None:
     assert [type(made.options()[key]) for key in expected] == [type(value) for value in expected.values()]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
+@each_row(
+    "settings, message",
     [
         (["vnni=7"], "no option 'vnni' (did you mean 'vni'?)"),
         (["vni"], "NAME=VALUE expected"),
@@ -202,7 +203,7 @@ def test_another_distribution_adds_topologies(install: Install) -> None:
     assert registry.topology("acme").name == "acme"
 
 
-@pytest.mark.parametrize("spec", ["{folder}/mine.yaml", "{folder}/mine.yml", "{folder}/mine"])
+@each_row("spec", ["{folder}/mine.yaml", "{folder}/mine.yml", "{folder}/mine"])
 def test_a_path_works_like_a_name(tmp_path: Path, spec: str) -> None:
     path = Path(spec.format(folder=tmp_path))
     path.write_text(GOOD_YAML)
@@ -215,8 +216,8 @@ def test_a_file_here_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert registry.topology("mine.yaml").name == "mine"
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
+@each_row(
+    "spec, message",
     [
         ("flatt", "no topology 'flatt' (did you mean 'flat'?)"),
         ("", "no topology ''"),
@@ -237,7 +238,7 @@ def test_topologies_that_are_refused(spec: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "spec", "error", "message"),
+    "body, spec, error, message",
     [
         ("def topology(n): 1 / n", "acme,0", PluginError, "raised ZeroDivisionError"),
         ("def topology(n): ...", "acme", InputError, "missing a required argument: 'n', expected acme,N: N of them"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import reported
+from tables import each_row
 
 from emulab import artifacts
 from emulab.errors import InputError
@@ -27,8 +28,8 @@ FLEET = reported.fleet(11, 10)
 FINDING = ["field", "before", "after", "place", "leg", "rule"]
 
 
-@pytest.mark.parametrize(
-    ("path", "keys"),
+@each_row(
+    "path, keys",
     [
         (
             [],
@@ -113,8 +114,8 @@ def changed(*path: Any, to: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-@pytest.mark.parametrize(
-    ("data", "told"),
+@each_row(
+    "data, told",
     [
         (b"", "f.json:1: no JSON: Expecting value"),
         (b'{\n"schema": }', "f.json:2: no JSON: Expecting value"),

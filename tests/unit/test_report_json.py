@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tables import each_row
 
 from emulab.packet import FlowResult, Verdict
 from emulab.report import json_report
@@ -33,8 +33,8 @@ FULL.findings.append(REWRITE)
 FINDING = ["field", "before", "after", "place", "leg", "rule"]
 
 
-@pytest.mark.parametrize(
-    ("path", "keys"),
+@each_row(
+    "path, keys",
     [
         (
             [],

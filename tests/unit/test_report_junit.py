@@ -6,8 +6,8 @@ import io
 from datetime import datetime
 from pathlib import Path
 
-import pytest
 from lxml import etree
+from tables import each_row
 
 from emulab.report import junit
 from emulab.report.junit import Case, Suite
@@ -31,8 +31,8 @@ def written(*suites: Suite) -> etree._Element:
     return document
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
+@each_row(
+    "path, found",
     [
         ("testsuite[1]/@name", ["shop calico"]),
         ("testsuite[1]/@tests | testsuite[1]/@failures | testsuite[1]/@errors", ["3", "1", "1"]),
@@ -56,7 +56,7 @@ def test_skipped_is_no_pass() -> None:
     assert (suite.get("tests"), suite.get("skipped"), suite.xpath("testcase/skipped/@message")) == ("1", "1", ["no IPv6"])
 
 
-@pytest.mark.parametrize("text", ["<b>&amp;\"'", "bell \x07 and \ud800 and \x1b[31m", "two\nlines\ttab", "ünï ✓ 🐟", "]]>"])
+@each_row("text", ["<b>&amp;\"'", "bell \x07 and \ud800 and \x1b[31m", "two\nlines\ttab", "ünï ✓ 🐟", "]]>"])
 def test_whatever_was_said_is_well_formed(text: str) -> None:
     written(
         Suite(text, [Case(text, text, 1e-9, failure=text, output=text), Case(text, text, 12345.6, output=text)], {text: text})

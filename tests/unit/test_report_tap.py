@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-import pytest
 import yaml
+from tables import each_row
 from tap.line import Line
 from tap.parser import Parser
 
@@ -44,9 +44,7 @@ def test_no_check_is_a_plan_of_none() -> None:
     assert written(Suite("empty", [])) == "TAP version 14\n1..0\n"
 
 
-@pytest.mark.parametrize(
-    "text", ["a\n\n  indented\n\n", "key: [not yaml\n---\n- x", "bell \x07\x1b[31m", "tab\tbed ✓", "  first"]
-)
+@each_row("text", ["a\n\n  indented\n\n", "key: [not yaml\n---\n- x", "bell \x07\x1b[31m", "tab\tbed ✓", "  first"])
 def test_any_text_comes_through_as_yaml(text: str) -> None:
     *_, point = lines(Suite("s", [Case("n", "c", 0, failure="x", output=text)]))
     output = point.yaml_block["output"]

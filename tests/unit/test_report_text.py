@@ -6,7 +6,7 @@ import io
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
-import pytest
+from tables import each_row
 
 from emulab.model import Cluster, Endpoint, Link, Node, Pod, Segment, Topology
 from emulab.packet import Finding, Flow, FlowResult, Headers, Kind, MtuResult, Observation, Outer, Place, Verdict
@@ -145,8 +145,8 @@ UNSEEN = Finding("conntrack", "untranslated", "conntrack SNAT x", "node-b", rule
 TTL = Finding("ttl", "62", "61", "default/b1:eth0")
 
 
-@pytest.mark.parametrize(
-    ("judged", "mtu", "cluster_wide", "line"),
+@each_row(
+    "judged, mtu, cluster_wide, line",
     [
         (FlowResult(flow(0), Verdict.DROPPED, findings=(LOST,)), [], [],
          "FAIL  of 1 flows 1 dropped: a1 -> b1 icmp/IPv4: last seen at a1:eth0 going out instead of arrival at b1"),

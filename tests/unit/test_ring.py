@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ringed import V4, V6, pod, topology
+from tables import each_row
 
 from emulab.dataplane import build_cluster
 from emulab.errors import InputError
@@ -29,8 +30,8 @@ def text(addresses: tuple[object, ...]) -> str:
     return " ".join(map(str, addresses))
 
 
-@pytest.mark.parametrize(
-    ("nodes", "expected"),
+@each_row(
+    "nodes, expected",
     [
         ("a", {"a": "10.32.0.0/12"}),
         ("ab", {"a": "10.32.0.0/13", "b": "10.40.0.0/13"}),
@@ -58,8 +59,8 @@ def test_leases_are_in_node_order() -> None:
     assert [lease.node for lease in joined("cab").leases()] == ["c", "a", "b"]
 
 
-@pytest.mark.parametrize(
-    ("fixed", "gateways"),
+@each_row(
+    "fixed, gateways",
     [
         ([], "10.32.0.1 10.40.0.0 10.44.0.0"),
         ([pod("p", "a", "10.32.0.2")], "10.32.0.1 10.40.0.0 10.44.0.0"),
@@ -154,8 +155,8 @@ def test_the_last_node_can_be_removed_and_come_back() -> None:
     assert (leases(ring, "a"), text(ring.gateway("a"))) == ("10.32.0.0/12", "10.32.0.1")
 
 
-@pytest.mark.parametrize(
-    ("asked", "message"),
+@each_row(
+    "asked, message",
     [
         ([pod("p", "d")], "pod default/p: unknown node 'd' (known: a, b)"),
         ([pod("p", "a", "10.1.0.1")], "pod default/p: 10.1.0.1 is outside the pod CIDR 10.0.0.0/28"),
@@ -180,8 +181,8 @@ def test_refused(asked: list[Pod], message: str) -> None:
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize(
-    ("asked", "message"),
+@each_row(
+    "asked, message",
     [
         (topology("abc", cidrs="10.0.0.0/31"), "pod CIDR 10.0.0.1/32 is too small for the nodes: each needs a piece"),
         (topology("ab", cidrs="10.0.0.0/31"), "the bridge of node a: no free address left for node a in 10.0.0.0/31"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tables import each_row
 
 from emulab.errors import InputError
 from emulab.selector import AnyOf, Every, Everything, Has, In, Not, Selector, Text, both
@@ -11,8 +12,8 @@ from emulab.selector_parser import parse
 WEB, DB = In("app", ("web",)), In("app", ("db",))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@each_row(
+    "text, expected",
     [
         ("", Everything()),
         ("  ", Everything()),
@@ -48,8 +49,8 @@ def test_parse(text: str, expected: Selector) -> None:
     assert parse(text) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "labels", "expected"),
+@each_row(
+    "text, labels, expected",
     [
         ("app != 'web'", {}, True),
         ("app not in {'web'}", {}, True),
@@ -64,8 +65,8 @@ def test_meaning(text: str, labels: dict[str, str], expected: bool) -> None:
     assert parse(text).matches(labels) is expected
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
+@each_row(
+    "text, problem",
     [
         ("app = 'web'", "column 5: ==, !=, in, not in, contains, starts with or ends with expected, found '='"),
         ("app == web", "column 8: a text in quotes expected, found 'web'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tables import each_row
 
 from emulab.checks.sentence import read
 from emulab.errors import InputError
@@ -11,8 +12,8 @@ from emulab.expectation import Expectation
 A, NOT = Expectation("a1", "c2"), Expectation("a1", "c2", reaches=False)
 
 
-@pytest.mark.parametrize(
-    ("text", "expectation", "within"),
+@each_row(
+    "text, expectation, within",
     [
         ("a1 reaches c2", A, 0),
         ("  a1   REACHES  c2 ", A, 0),
@@ -39,8 +40,8 @@ def test_a_sentence_means(text: str, expectation: Expectation, within: float) ->
     assert read(text) == (expectation, within)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
+@each_row(
+    "text, said",
     [
         ("", "column 1: who reaches whom expected, got nothing"),
         ("a1 can reach c2", "column 4: 'reaches' or 'cannot reach' expected, got 'can' (known: cannot reach, reaches)"),

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from designed import catalogued
 from served import SERVICES, with_services
+from tables import each_row
 
 from emulab import registry
 from emulab.errors import InputError
@@ -49,7 +50,7 @@ DUE = {
 }
 
 
-@pytest.mark.parametrize("name", DUE)
+@each_row("name", DUE)
 def test_what_is_due(name: str, cluster: Cluster) -> None:
     source, service, kind, node, able, frank = DUE[name]
     services = Services(cluster)
@@ -69,9 +70,7 @@ def test_where_endpoints_listen(cluster: Cluster) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["svc/web", "svc/default/web", "web.default", "web.default.svc", "web.default.svc.cluster.local"]
-)
+@each_row("name", ["svc/web", "svc/default/web", "web.default", "web.default.svc", "web.default.svc.cluster.local"])
 def test_names(name: str, cluster: Cluster) -> None:
     assert find(cluster, name) == "svc/default/web"
 
@@ -132,7 +131,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@each_row("name", WRONG)
 def test_what_is_wrong(name: str, cluster: Cluster) -> None:
     observations, field = WRONG[name]
     assert judged(cluster, observations) == ("delivered", {field})

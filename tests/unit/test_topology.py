@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from emulab import topology_file
 from emulab.errors import InputError
@@ -37,8 +38,8 @@ def test_the_least_file_gives_a_segment_and_an_address_per_family(tmp_path: Path
     assert topology.pods == ()
 
 
-@pytest.mark.parametrize(
-    ("pods", "expected"),
+@each_row(
+    "pods, expected",
     [
         ("2", (Pod("a1", "node-a"), Pod("a2", "node-a"))),
         ("0", ()),
@@ -116,14 +117,18 @@ def test_a_merge_key_is_plain_yaml(tmp_path: Path) -> None:
     assert [link.rate for link in topology.links] == [10**6, 10**6]
 
 
+def test_a_key_is_a_name_whatever_it_looks_like(tmp_path: Path) -> None:
+    assert [node.name for node in read(tmp_path, PODS + "nodes:\n  1:\n  yes:\n").nodes] == ["1", "yes"]
+
+
 def test_two_networks_of_a_family_where_every_node_has_its_own(tmp_path: Path) -> None:
     text = "pod-cidrs: [192.168.1.0/24, 172.16.2.0/24]\nnodes:\n"
     text += "  node-a: {pod-cidrs: [192.168.1.0/24]}\n  node-b: {pod-cidrs: [172.16.2.0/24]}\n"
     assert len(read(tmp_path, text).pod_cidrs) == 2
 
 
-@pytest.mark.parametrize(
-    ("subnet", "address"),
+@each_row(
+    "subnet, address",
     [
         ("192.168.50.0/24", "192.168.50.254/24"),
         ("192.168.48.0/20", "192.168.63.254/20"),
@@ -145,18 +150,18 @@ MISTAKES = {
     "text": ("hello\n", 1, "a mapping expected, got 'hello'"),
     "broken": (PODS + "nodes: [\n", 3, "broken YAML"),
     "tab": ("nodes:\n\tnode-a:\n", 2, "broken YAML"),
-    "two documents": (PODS + "---\n" + PODS, 2, "broken YAML"),
+    "two documents": (PODS + "---\n" + PODS, 3, "another document begins here"),
     "undefined alias": (PODS + "nodes: *a\n", 2, "undefined alias"),
-    "nul": ("nodes: \0\n", 1, "broken YAML"),
-    "nested": ("nodes: " + "[" * 500 + "]" * 500, 1, "broken YAML"),
-    "endless": ("pod-cidrs: &a [*a]\nnodes: {a: }\n", 1, "pod-cidrs[0]"),
+    "nul": ("nodes: \0\n", 1, "control characters are not allowed"),
+    "nested": ("nodes: " + "[" * 500 + "]" * 500, 1, "nested more than 100 deep"),
+    "endless": ("pod-cidrs: &a [*a]\nnodes: {a: }\n", 1, "an alias that contains itself"),
     "unknown key": (PODS + "node: {a: }\n", 2, "unknown key 'node' (did you mean 'nodes'?)"),
     "unknown node key": (PODS + "nodes:\n  a:\n    pod: 3\n", 4, "unknown key 'pod' (did you mean 'pods'?)"),
     "unknown pod key": (PODS + "nodes: {a: {pods: {p: {address: }}}}\n", 2, "(did you mean 'addresses'?)"),
     "unknown link key": (PODS + "nodes:\n  a:\n    links:\n      - {speed: 1}\n", 5, "unknown key 'speed'"),
     "duplicate key": (PODS + "nodes:\n  a:\n  b:\n  a:\n", 5, "there are two 'a'"),
     "duplicate pod": (PODS + "nodes:\n  a: {pods: {p: }}\n  b: {pods: {p: }}\n", 4, "two pods 'default/p'"),
-    "number as name": (PODS + "nodes:\n  1:\n", 3, "put it in quotes"),
+    "switch as text": (PODS + "nodes:\n  a: {segment: on}\n", 3, "nodes.a.segment: text expected, got true"),
     "nodes missing": (PODS, 1, "no nodes"),
     "nodes empty": (PODS + "nodes: {}\n", 2, "no nodes"),
     "nodes nothing": (PODS + "nodes:\n", 2, "a mapping expected, got nothing"),
@@ -280,7 +285,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("text", "line", "message"), MISTAKES.values(), ids=MISTAKES)
+@each_row("text, line, message", MISTAKES.values(), ids=MISTAKES)
 def test_mistakes(tmp_path: Path, text: str, line: int, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, text)
@@ -328,8 +333,8 @@ def test_a_good_topology_passes() -> None:
     validate(GOOD)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
+@each_row(
+    "change, message",
     [
         ({"nodes": (Node("a"), Node("a"))}, "two nodes 'a'"),
         ({"segments": GOOD.segments * 2}, "two segments 'lan'|overlaps"),

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from ipaddress import ip_address
 
-import pytest
+from tables import each_row
 
 from emulab.packet import Flow, Headers, Kind, Observation, Outer, Place, Verdict
 from emulab.probe.paths import Wiring, way
@@ -76,8 +76,8 @@ def told(trace: Trace, quiet: bool = False, encoding: str = "utf-8") -> str:
     return raw.getvalue().decode(encoding)
 
 
-@pytest.mark.parametrize(
-    ("trace", "lines"),
+@each_row(
+    "trace, lines",
     [
         (DELIVERED, ["a1 -> b1  icmp/IPv4  10.1.1.1 > 10.1.2.1  60 bytes  flannel"]),
         (DELIVERED, ["     21 us  → node-a:flannel.1  mtu 1450   10.1.1.1 > 10.1.2.1 ttl 63  TTL 64 -> 63"]),
@@ -111,7 +111,7 @@ def test_the_way_back_is_short_unless_it_was_lost() -> None:
     assert "node-b:cni0" in told(lost) and "because fdb x" in told(lost)
 
 
-@pytest.mark.parametrize("trace", [DELIVERED, LOST, REFUSED, NO_ANSWER, REWRITTEN, INSTEAD])
+@each_row("trace", [DELIVERED, LOST, REFUSED, NO_ANSWER, REWRITTEN, INSTEAD])
 def test_json(trace: Trace) -> None:
     out = io.StringIO()
     trace_json.write(trace, out)
@@ -170,8 +170,8 @@ def test_a_comment_in_a_capture() -> None:
     assert len(enhanced_packet(0, 5, b"", 0, True, "é" * 70000)) < 66000
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
+@each_row(
+    "before, after, expected",
     [
         (seen(0, "n:a", "in"), seen(1, "n:b", "out"), []),
         (seen(0, "n:a", "in"), seen(1, "n:b", "out", INNER._replace(ttl=63)), ["TTL 64 -> 63"]),

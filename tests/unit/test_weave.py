@@ -11,6 +11,7 @@ from itertools import combinations
 
 import pytest
 from meshed import LAN, lan, link
+from tables import each_row
 
 from emulab.dataplane import Tunnel, Wire, build_cluster
 from emulab.errors import InputError
@@ -169,8 +170,8 @@ def test_the_ends_of_a_chain_have_one_tunnel() -> None:
     assert tunnels == ["vxlan-2"]
 
 
-@pytest.mark.parametrize(
-    ("topology", "absent"),
+@each_row(
+    "topology, absent",
     [(V4, "ip6|ipv6.conf.all|fd00"), (V6, "ip weave|ip_forward|10.32"), (DUAL, "bridge weave"), (RING, "isolated")],
 )
 def test_what_is_not_needed_is_not_there(topology: Topology, absent: str) -> None:
@@ -197,8 +198,8 @@ def back(hop: tuple[str, str, int]) -> tuple[str, str, int]:
     return hop[1], hop[0], hop[2]
 
 
-@pytest.mark.parametrize(
-    ("topology", "pods", "hops"),
+@each_row(
+    "topology, pods, hops",
     [
         (DUAL, "a1 a2", []),
         (DUAL, "a1 b1", [AB]),
@@ -220,8 +221,8 @@ def test_wire(topology: Topology, pods: str, hops: list[tuple[str, str, int]]) -
         assert Weave().wire(cluster, source, destination, family) == Wire(0, 1376, tunnels)
 
 
-@pytest.mark.parametrize(
-    ("topology", "plane", "mtu"),
+@each_row(
+    "topology, plane, mtu",
     [
         (DUAL, Weave(), 1376),
         (DUAL, Weave(mtu=None), 1450),
@@ -244,8 +245,8 @@ def test_both_ends_of_every_tunnel_agree() -> None:
     assert {d.port for d in devices} == {7000}
 
 
-@pytest.mark.parametrize(
-    ("plane", "topology", "message"),
+@each_row(
+    "plane, topology, message",
     [
         (Weave(port=0), DUAL, "weave: port 0 is out of range, 1 to 65535 expected"),
         (Weave(port=65536), DUAL, "weave: port 65536 is out of range, 1 to 65535 expected"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 import pytest
+from tables import each_row
 
 from emulab.dataplane import build_cluster
 from emulab.model import Link, Node, Pod, Segment, Topology
@@ -237,8 +238,8 @@ def test_how_many_policies_there_are_is_nothing_to_those_they_do_not_select() ->
     assert elements(one, "ingress-pods") == elements(many, "ingress-pods") == {"10.32.0.3 : goto pod-ingress/default/db"}
 
 
-@pytest.mark.parametrize(
-    ("policies", "default_ingress", "default_egress", "drops_unmarked"),
+@each_row(
+    "policies, default_ingress, default_egress, drops_unmarked",
     [
         ((policy("p", label("app", "db")),), {"10.32.0.2"}, {"10.32.0.2", "10.32.0.3"}, False),
         ((policy("p", label("app", "db"), (EGRESS,)),), {"10.32.0.2", "10.32.0.3"}, {"10.32.0.2"}, True),
@@ -259,8 +260,8 @@ def test_a_selected_pod_leaves_the_default(
 WEB = label("app", "web")
 
 
-@pytest.mark.parametrize(
-    ("rule", "words"),
+@each_row(
+    "rule, words",
     [
         (came(), "counter accept"),
         (came(Peer(), "tcp"), "meta l4proto tcp counter accept"),
@@ -287,8 +288,8 @@ def test_rules(rule: Rule, words: str | None) -> None:
     assert [one.rpartition(" comment ")[0] for one in found] == ([] if words is None else [words])
 
 
-@pytest.mark.parametrize(
-    ("peer", "name", "members"),
+@each_row(
+    "peer, name, members",
     [
         (Peer(pods=WEB), "pods-default-app-web-", {"10.32.0.2"}),
         (Peer(pods=ANY), "pods-default-all-", {"10.32.0.2", "10.32.0.3", "10.40.0.1"}),
@@ -348,8 +349,8 @@ def test_a_change_touches_what_it_concerns() -> None:
     assert [line for line in changed if "WEAVE" in line or "FORWARD" in line or ("/db" in line and "pod" not in line)] == []
 
 
-@pytest.mark.parametrize(
-    ("wanted", "message"),
+@each_row(
+    "wanted, message",
     [
         (DB, ""),
         (DENY, ""),

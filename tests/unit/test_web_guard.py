@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from asking_web import HOST, Answer, Visitor
+from tables import each_row
 
 EVIL = "http://evil.example"
 
@@ -29,9 +30,7 @@ def test_the_printed_address_gives_a_cookie_for_this_page_only(visitor: Visitor)
     assert visitor.look("state").status == 200
 
 
-@pytest.mark.parametrize(
-    "query", ["", "?", "?token", "?token=", "?token=wrong", "?token={0}x", "?token={0}&token={0}", "?TOKEN={0}"]
-)
+@each_row("query", ["", "?", "?token", "?token=", "?token=wrong", "?token={0}x", "?token={0}&token={0}", "?TOKEN={0}"])
 def test_a_wrong_token_gets_nothing(visitor: Visitor, query: str) -> None:
     assert nothing(visitor.get("/" + query.format(visitor.guard.token)))
     assert nothing(visitor.get("/?token=ü" + "&a=" * 9))
@@ -44,7 +43,7 @@ def test_the_token_opens_the_door_and_nothing_else(visitor: Visitor) -> None:
     assert nothing(visitor.ask("POST", f"/?token={token}", [("host", HOST)]))
 
 
-@pytest.mark.parametrize("cookie", ["", "emulab=", "emulab=wrong", "emulab", "other={0}", "emulab={1}", "\x00", "emulab=é"])
+@each_row("cookie", ["", "emulab=", "emulab=wrong", "emulab", "other={0}", "emulab={1}", "\x00", "emulab=é"])
 def test_a_wrong_cookie_gets_nothing(visitor: Visitor, cookie: str) -> None:
     given = cookie.format(visitor.cookie.partition("=")[2], visitor.guard.token)
     assert nothing(visitor.get(visitor.path + "state", ("cookie", given)))
@@ -55,7 +54,7 @@ def test_the_cookie_opens_only_what_is_under_the_path(visitor: Visitor) -> None:
         assert nothing(visitor.get(path, ("cookie", visitor.cookie)))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     [
         "evil.example",
@@ -76,13 +75,13 @@ def test_a_name_that_was_made_to_lead_here_gets_nothing(visitor: Visitor, host: 
     assert nothing(visitor.post("measure", {}, ("host", host), ("origin", f"http://{host}")))
 
 
-@pytest.mark.parametrize("hosts", [[], [HOST, "evil.example"], ["evil.example", HOST]])
+@each_row("hosts", [[], [HOST, "evil.example"], ["evil.example", HOST]])
 def test_no_host_and_two_hosts_get_nothing(visitor: Visitor, hosts: list[str]) -> None:
     headers = [("host", host) for host in hosts]
     assert nothing(visitor.ask("GET", visitor.path + "state", [*headers, ("cookie", visitor.cookie)]))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "LOCALHOST:9999", "[::1]:8080"])
+@each_row("host", ["127.0.0.1", "localhost:8080", "LOCALHOST:9999", "[::1]:8080"])
 def test_names_of_this_machine_get_in(visitor: Visitor, host: str) -> None:
     """Any port: an ssh tunnel has another one at its end."""
     assert visitor.ask("GET", visitor.path + "state", [("host", host), ("cookie", visitor.cookie)]).status == 200
@@ -95,7 +94,7 @@ def test_with_another_address_that_address_is_the_only_other_host() -> None:
         assert other.ask("GET", other.path + "state", asked, arrived=("192.0.2.7", 80)).status == status, host
 
 
-@pytest.mark.parametrize("origin", [EVIL, "null", "http://127.0.0.1:9999", "http://localhost:8080", "https://" + HOST, ""])
+@each_row("origin", [EVIL, "null", "http://127.0.0.1:9999", "http://localhost:8080", "https://" + HOST, ""])
 def test_another_origin_gets_nothing(visitor: Visitor, origin: str) -> None:
     before = list(visitor.lab.asked)
     for path in ("measure", "trace", "faults/inject", "faults/clear", "link", "node/stop", "node/start"):
@@ -104,7 +103,7 @@ def test_another_origin_gets_nothing(visitor: Visitor, origin: str) -> None:
     assert visitor.lab.asked == before
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "SAME-ORIGIN", ""])
+@each_row("site", ["cross-site", "same-site", "SAME-ORIGIN", ""])
 def test_what_a_page_elsewhere_makes_the_browser_load_gets_nothing(visitor: Visitor, site: str) -> None:
     """`same-site` is another port of this host: cookies and SameSite make no difference there, this header does."""
     assert nothing(visitor.look("state", ("sec-fetch-site", site)))
@@ -118,7 +117,7 @@ def test_the_printed_address_may_be_clicked_anywhere_and_the_page_goes_on_by_its
         assert visitor.look("state", ("sec-fetch-site", site)).status == 200
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None])
+@each_row("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None])
 def test_what_a_form_can_send_changes_nothing(visitor: Visitor, kind: str | None) -> None:
     """These types a browser sends to anybody without asking first; JSON it does not."""
     before = list(visitor.lab.asked)
@@ -141,7 +140,7 @@ def test_to_get_changes_nothing(visitor: Visitor, method: str) -> None:
     assert visitor.lab.asked == before
 
 
-@pytest.mark.parametrize("method", ["OPTIONS", "PUT", "DELETE", "TRACE", "PATCH", "get", "BREW"])
+@each_row("method", ["OPTIONS", "PUT", "DELETE", "TRACE", "PATCH", "get", "BREW"])
 def test_other_methods_get_nothing(visitor: Visitor, method: str) -> None:
     answer = visitor.ask(method, visitor.path + "link", [("host", HOST), ("cookie", visitor.cookie)])
     assert (answer.status, answer.body) == (405, b"")

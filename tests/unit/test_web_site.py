@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from asking_web import Visitor
+from tables import each_row
 
 from emulab.control.client import Refused
 from emulab.errors import MachineError
@@ -25,8 +26,8 @@ def test_the_state_is_the_lab_at_a_glance() -> None:
     assert (state["measurements"], state["measuring"], state["changed"]) == (0, None, False)
 
 
-@pytest.mark.parametrize(
-    ("path", "given", "asked"),
+@each_row(
+    "path, given, asked",
     [
         ("faults/inject", {"name": "missing-route", "at": "node-a"}, ("fault_inject", {"name": "missing-route", "at": "node-a"})),
         ("faults/inject", {"name": "missing-route", "at": None}, ("fault_inject", {"name": "missing-route"})),
@@ -52,8 +53,8 @@ def test_a_trace_comes_with_its_packets() -> None:
     assert visitor.lab.asked == [("trace", asked)]
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "said"),
+@each_row(
+    "body, status, said",
     [
         (b"", 400, "a JSON object expected"),
         (b"{", 400, "a JSON object expected"),
@@ -71,13 +72,13 @@ def test_what_is_no_request_is_refused_in_a_line(body: bytes, status: int, said:
     assert visitor.lab.asked == []
 
 
-@pytest.mark.parametrize(("size", "status"), [(LONGEST - 20, 200), (LONGEST + 1, 413), (50 * LONGEST, 413)])
+@each_row("size, status", [(LONGEST - 20, 200), (LONGEST + 1, 413), (50 * LONGEST, 413)])
 def test_a_body_is_short(size: int, status: int) -> None:
     assert Visitor().post("link", b'{"node": "' + b"a" * (size - 12) + b'"}').status == status
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
+@each_row(
+    "error, status",
     [(Refused("no node 'x'", 2), 400), (Refused("kernel", 3), 503), (MachineError("lab 'fake' went away"), 503)],
 )
 def test_the_labs_own_words_come_through(error: Exception, status: int) -> None:
@@ -214,7 +215,7 @@ async def collect(source: Events, seen: int) -> list[bytes]:
     return [piece async for piece in source.stream(seen)]
 
 
-@pytest.mark.parametrize(("seen", "numbers"), [(0, [1, 2, 3]), (2, [3]), (3, []), (99, [1, 2, 3])])
+@each_row("seen, numbers", [(0, [1, 2, 3]), (2, [3]), (3, []), (99, [1, 2, 3])])
 def test_a_stream_goes_on_where_the_page_left(seen: int, numbers: list[int]) -> None:
     source = Events()
     for number in (1, 2, 3):

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 from designed import FLANNEL, planned
+from tables import each_row
 
 from emulab.model import Cluster
 from emulab.objects import ContainerPort, EndpointSlice, HostPod, Namespace, Objects, Service, ServicePort
@@ -112,7 +113,7 @@ ANSWERS: dict[tuple[str, str], list[str]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "type_"), ANSWERS)
+@each_row("name, type_", ANSWERS)
 def test_answers(name: str, type_: str, zone: Zone) -> None:
     found = zone.answer(name, type_)
     assert (found.code, [record.text for record in found.records]) == ("NOERROR", ANSWERS[name, type_])
@@ -162,8 +163,8 @@ NO_NAME = [
 REFUSED = [("example.com", "A"), ("", "NS"), ("local", "SOA"), ("notcluster.local", "A"), ("x.internet", "A")]
 
 
-@pytest.mark.parametrize(
-    ("name", "type_", "code"),
+@each_row(
+    "name, type_, code",
     [(*one, "NOERROR") for one in NO_DATA] + [(*one, "NXDOMAIN") for one in NO_NAME] + [(*one, "REFUSED") for one in REFUSED],
 )
 def test_what_is_not_there(name: str, type_: str, code: str, zone: Zone) -> None:

@@ -128,8 +128,7 @@ def test_by_keyboard_alone(opened: Callable[..., Page]) -> None:
     expect(page.locator("#said")).to_contain_text("1 of 2: leaves by b1:eth0")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_everybody_can_use_it(opened: Callable[..., Page], scheme: str, width: int) -> None:
     page = opened(BROKEN, scheme=scheme, width=width)
     for summary in page.locator("summary").all():

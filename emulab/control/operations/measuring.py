@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from emulab import services
-from emulab.control.live import Answer, Emit, LiveLab, operation
+from emulab.control.live import Answer, Emit, LiveLab, operation, progress
 from emulab.errors import InputError
 from emulab.etc_files import resolve
 from emulab.model import GATEWAY, OUTSIDE_HOST
@@ -48,7 +48,7 @@ def verify(
     lab = live.lab
     probing = probing_of(live, sources, destinations, protocols, families, port, size, count, taps, timeout)
     with live.turn():
-        result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))
+        result = lab.verify(probing, progress(emit))
         recorded = {"document": record(lab, result)} if document else {}
     tell_verdicts(live, result)
     page = io.StringIO()
@@ -117,6 +117,10 @@ def check_probe(
         raise InputError(f"port {port}: 1 to 65535 expected")
     if size is not None and not least <= size <= 65000:
         raise InputError(f"size {size}: {least} to 65000 bytes expected")
+    check_timeout(timeout)
+
+
+def check_timeout(timeout: float) -> None:
     if not 0 < timeout <= 60:
         raise InputError(f"timeout {timeout:g}: up to 60 seconds expected")
 
@@ -189,7 +193,7 @@ def diagnose(live: LiveLab, emit: Emit) -> Any:
     probing = quick if many else usual
     with live.turn():
         deviations = lab.drift()
-        result = lab.verify(probing, lambda done, total: emit({"event": "progress", "done": done, "total": total}))
+        result = lab.verify(probing, progress(emit))
         found = conclude(lab.cluster, lab.plane, lab.design.real, deviations, result)
     tell_verdicts(live, result)
     return [asdict(one) for one in found]

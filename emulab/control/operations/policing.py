@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from emulab.control.live import Emit, LiveLab, operation
+from emulab.control.live import Emit, LiveLab, operation, progress
 from emulab.control.operations.measuring import check_probe, present
 from emulab.errors import InputError
 from emulab.etc_files import resolve
@@ -95,7 +95,7 @@ def policy_matrix(
             cluster,
             [ports.Check(source, to.pod, family, to.protocol, to.port) for source, to, family in asked],
             timeout,
-            on_progress=lambda done, total: emit({"event": "progress", "done": done, "total": total}),
+            on_progress=progress(emit),
         )
     cells = [access.Cell(*one, said, came.verdict) for one, said, came in zip(asked, decided, outcomes, strict=True)]
     keys = tuple(policy.key for policy in lab.cluster.topology.objects.policies)

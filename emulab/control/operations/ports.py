@@ -6,7 +6,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from emulab.control.live import Emit, LiveLab, operation
+from emulab.control.live import Emit, LiveLab, operation, progress
+from emulab.control.operations.measuring import check_timeout
 from emulab.enforcement import Enforcement
 from emulab.errors import InputError
 from emulab.etc_files import resolve
@@ -33,10 +34,9 @@ def ports(
     lab = live.lab
     with live.turn():
         checks = list(_checks(lab.cluster, lab.namespaces, sources, destinations, protocols, families))
-        if not 0 < timeout <= 60:
-            raise InputError(f"timeout {timeout:g}: up to 60 seconds expected")
+        check_timeout(timeout)
         lab.prime()
-        outcomes = probe(lab.namespaces, lab.cluster, checks, timeout, on_progress=_progress(emit))
+        outcomes = probe(lab.namespaces, lab.cluster, checks, timeout, on_progress=progress(emit))
         result = judged(lab.cluster, lab.plane, outcomes)
     page = io.StringIO()
     if report == "probe":
@@ -49,10 +49,6 @@ def ports(
         by_hand = any(check.protocol == "sctp" for check in checks) and not sctp.supported()
         drawn.write(result.flows, page, columns, [f"{sctp.MISSING}: probed with packets made by hand"] if by_hand else [])
     return {"report": page.getvalue(), "summary": result.summary()}
-
-
-def _progress(emit: Emit) -> Any:
-    return lambda done, total: emit({"event": "progress", "done": done, "total": total})
 
 
 def _checks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulab.control.live import Emit, LiveLab, operation
+from emulab.control.live import Emit, LiveLab, operation, progress
 from emulab.control.operations.measuring import probing_of, tell_verdicts
 from emulab.errors import InputError
 from emulab.recording import SECONDS
@@ -29,11 +29,8 @@ def record(
         raise InputError(f"seconds {seconds:g}: 0 to 600 expected")
     probing = probing_of(live, sources, destinations, protocols, families, None, None, 1, taps, timeout)
 
-    def progress(done: int, total: int) -> None:
-        emit({"event": "progress", "done": done, "total": total})
-
     with live.turn():
-        result = live.lab.verify(probing, progress)
-        document = keep(live.lab, result, title=title, seconds=seconds, on_progress=progress)
+        result = live.lab.verify(probing, progress(emit))
+        document = keep(live.lab, result, title=title, seconds=seconds, on_progress=progress(emit))
     tell_verdicts(live, result)
     return document
