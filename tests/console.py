@@ -19,6 +19,12 @@ from standing_in import Server
 
 from emulab.kernel import syscalls
 
+UNWANTED = (
+    "-p",
+    "no:hypothesispytest",
+    "-p",
+    "no:anyio",
+)  # plugins of ours that nobody's tests of packets have: 0.5 s each start
 REAL = f"{sys.executable} -m emulab"
 
 
@@ -40,7 +46,7 @@ def typed(lines: Sequence[str], folder: Path, real: bool = False) -> list[Typed]
         prologue = f"""sudo() {{ "$@"; }}
 emulab() {{ {REAL if real else stand_in} "$@"; }}
 emulab-cni() {{ {sysconfig.get_path("scripts")}/emulab-cni "$@"; }}
-pytest() {{ {sys.executable} -m pytest -p no:cacheprovider "$@"; }}
+pytest() {{ {sys.executable} -m pytest -p no:cacheprovider {" ".join(UNWANTED)} "$@"; }}
 unset "${{!PYTEST@}}" CI  # nobody types in a worker of these tests
 interrupted() {{ timeout --preserve-status --signal=INT 2 {REAL} "$@"; }}
 export HOME={folder}

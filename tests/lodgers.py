@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from emulab import cniplugin
 from emulab.kernel import syscalls
 from emulab.kernel.namespaces import returning
 
@@ -60,10 +61,16 @@ def variables(command: str, netns: Path | str = "", **more: str) -> dict[str, st
     return {**shown, **more}
 
 
-def called(
+def called(command: str, netns: Path | str, conf: Mapping[str, Any], **more: str) -> tuple[int, dict[str, Any]]:
+    """Exit code, and what would be printed: the plugin without its process, most of which is Python's start."""
+    code, answer = cniplugin.answered(variables(command, netns, **more), json.dumps(conf).encode())
+    return code, json.loads(json.dumps(answer or {}))
+
+
+def run(
     command: str, netns: Path | str, conf: Mapping[str, Any], as_user: Mapping[str, Any] | None = None, **more: str
 ) -> tuple[int, dict[str, Any]]:
-    """Exit code and what it printed."""
+    """The same by the executable: exit code and what it printed."""
     env, said = variables(command, netns, **more), json.dumps(conf)
     done = subprocess.run([PLUGIN], env=env, input=said, capture_output=True, text=True, timeout=60, **(as_user or {}))
     assert done.stderr == ""

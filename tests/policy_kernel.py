@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from emulab import change, kube, registry
 from emulab.errors import OverloadError
 from emulab.kernel import applier, counters
 from emulab.kernel.namespaces import entered
+from emulab.kube.document import Document
 from emulab.lab import Lab
 from emulab.model import SWITCHES, IPAddress
 from emulab.objects import Objects
@@ -61,12 +63,18 @@ def addresses(lab: Lab) -> list[str]:
 def apply(lab: Lab, case: Case, alter: Callable[[Objects], Objects] = lambda objects: objects) -> Objects:
     """Bring the lab to a case, from whatever it is; returns its objects.  ``alter`` is what goes wrong with them on the way."""
     topology = replace(lab.design.topology, pods=(), objects=Objects())
-    pods, objects, *_ = kube.applied(topology, kube.read(case.text, "case"))
+    pods, objects, *_ = kube.applied(topology, _documents(case.text))
     lab.change(change.reshape(lab.design, pods, alter(objects)))
     if case.seed % 4 == 0:  # sometimes nobody knows anybody: asking for a MAC is no matter of policy
         for name in lab.namespaces:
             applier.forget_neighbours(lab.namespaces[name])
     return objects
+
+
+@lru_cache(maxsize=1)
+def _documents(text: str) -> list[Document]:
+    """Read once for the good case and the bad one."""
+    return kube.read(text, "case")
 
 
 def everything(lab: Lab, shapes: Sequence[tuple[str, int]] = SHAPES) -> list[Check]:

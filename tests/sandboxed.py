@@ -7,9 +7,10 @@ import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
+from unittest import mock
 
 from designed import catalogued
 
@@ -18,6 +19,7 @@ import emulab.probe.engine
 import emulab.probe.mesh
 import emulab.underlay  # noqa: F401
 from emulab import registry
+from emulab.drift import Deviation
 from emulab.errors import InputError
 from emulab.kernel import sandbox, syscalls
 from emulab.lab import Lab, Probing
@@ -76,6 +78,20 @@ def build(topology: str, plugin: str, settings: tuple[str, ...] = ()) -> Lab:
     wanted = catalogued(topology)
     plane = registry.options(registry.plugin(plugin), settings)
     return Lab(design(wanted, plane))
+
+
+def repaired(lab: Lab) -> list[Deviation]:
+    """Repair it; returns what that saw first, which is what `Lab.drift` would have shown before."""
+    looks: list[list[Deviation]] = []
+    drift = lab.drift
+
+    def look(only: Collection[str] | None = None) -> list[Deviation]:
+        looks.append(drift(only))
+        return looks[-1]
+
+    with mock.patch.object(lab, "drift", look):
+        lab.repair()
+    return looks[0]
 
 
 def verdicts(result: RunResult) -> dict[tuple[str, str, str, int], str]:

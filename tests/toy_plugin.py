@@ -1,11 +1,18 @@
 """A small CNI plugin that does all that the specification demands, and others that differ from it in one thing each.
 
 It joins a container to the host by a pair of interfaces, with an address that it manages itself.
+
+They are called a thousand times, so little is imported, and what is not in `START` is compiled once for each.
 """
 
 from __future__ import annotations
 
-GOOD = r"""#!/usr/bin/python3 -ISE
+START = """#!/usr/bin/python3 -ISE
+import sys
+sys.path.insert(0, "/opt")
+import made
+"""
+GOOD = r"""
 import fcntl, os, sys, time
 from _json import encode_basestring_ascii, make_encoder, make_scanner  # `json` takes as long to import as Python to start
 from zlib import crc32
@@ -25,8 +32,8 @@ shown = make_encoder(None, None, encode_basestring_ascii, None, ": ", ", ", Fals
 
 def end(code=0, document=None):
     if document is not None:
-        print("".join(shown(document, 0)))
-    sys.exit(code)
+        print("".join(shown(document, 0)), flush=True)
+    os._exit(code)  # Python's own way to end takes a tenth of a call
 
 
 def fail(code, msg):

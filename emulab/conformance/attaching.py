@@ -53,7 +53,7 @@ def add_true(bench: Bench) -> str:
         for ip in result.ips:
             name = result.interfaces[ip.interface].name if ip.interface is not None else box.ifname
             seen = bench.host.interface(name, box.name)
-            if seen is None or ip.address not in seen.addresses:
+            if seen is None or ip.address not in seen.addresses | seen.link_local:
                 raise Failed(f"{name} in the container does not have the address {ip.address}")
         routes = bench.host.routes(box.name)
         for route in result.routes:

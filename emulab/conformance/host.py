@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -34,13 +34,14 @@ _SETTLED = 3.0  # seconds for what the kernel takes down in the background
 
 @dataclass(frozen=True)
 class Seen:
-    """An interface as the kernel has it."""
+    """An interface as the kernel has it.  It makes ``link_local`` addresses (IPv6) by itself, some time after it is up."""
 
     index: int
     mac: str
     mtu: int
     up: bool
     addresses: frozenset[IPInterface]
+    link_local: frozenset[IPInterface] = field(compare=False)
 
 
 class Host:
@@ -103,7 +104,9 @@ class Host:
             link = next((link for link in _links(socket) if link.name == ifname), None)
             if link is None:
                 return None
-            return Seen(link.index, link.mac, link.mtu, link.up, frozenset(_addresses(socket, link.index)))
+            addresses = frozenset(_addresses(socket, link.index))
+            link_local = frozenset(one for one in addresses if one.version == 6 and one.is_link_local)
+            return Seen(link.index, link.mac, link.mtu, link.up, addresses - link_local, link_local)
 
     def routes(self, container: str) -> set[tuple[IPNetwork, str]]:
         """(destination, gateway or "") in all tables of a container."""

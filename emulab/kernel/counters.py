@@ -6,36 +6,41 @@ Sources: /proc/net/snmp, /proc/net/snmp6, /proc/net/netstat (proc(5), RFC 4293),
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
 from emulab.kernel.namespaces import Namespace, entered
 from emulab.kernel.netlink import RTM_GETNEIGHTBL, attributes
 
-Counters = Mapping[str, int]
+Counters = tuple[tuple[str, ...], ...]  # the lines of _TABLES
 _FAMILIES = {2: 4, 10: 6}
 _STATISTICS = 7  # NDTA_STATS, linux/neighbour.h
-_TABLES = ("snmp", "netstat")
+_TABLES = ("snmp", "netstat", "snmp6")
 
 
-def read(namespace: Namespace) -> dict[str, int]:
-    """Every counter by name: ``IpOutNoRoutes``, ``Ip6InAddrErrors``, ``TcpExtIPReversePathFilter``, ``UdpInCsumErrors``."""
-    found: dict[str, int] = {}
+def read(namespace: Namespace) -> Counters:
+    """What all counters show; `rose` tells them apart, which few who read them need in the end."""
     with entered(namespace.net):
-        for table in _TABLES:
-            lines = _lines(f"/proc/thread-self/net/{table}")
-            for names, values in zip(lines[::2], lines[1::2], strict=False):
-                group, *keys = names.split()
-                numbers = values.split()[1:]
-                found |= {group.rstrip(":") + key: int(number) for key, number in zip(keys, numbers, strict=False)}
-        for line in _lines("/proc/thread-self/net/snmp6"):
-            key, _, number = line.partition(" ")
-            found[key.strip()] = int(number)
-    return found
+        return tuple(tuple(_lines(f"/proc/thread-self/net/{table}")) for table in _TABLES)
 
 
 def rose(before: Counters, after: Counters) -> dict[str, int]:
     """The counters that went up, and by how much."""
-    return {name: value - before.get(name, 0) for name, value in after.items() if value > before.get(name, 0)}
+    was = _named(before)
+    return {name: value - was.get(name, 0) for name, value in _named(after).items() if value > was.get(name, 0)}
+
+
+def _named(counters: Counters) -> dict[str, int]:
+    """Every counter by name: ``IpOutNoRoutes``, ``Ip6InAddrErrors``, ``TcpExtIPReversePathFilter``, ``UdpInCsumErrors``."""
+    *tables, singly = counters
+    found: dict[str, int] = {}
+    for lines in tables:
+        for names, values in zip(lines[::2], lines[1::2], strict=False):
+            group, *keys = names.split()
+            numbers = values.split()[1:]
+            found |= {group.rstrip(":") + key: int(number) for key, number in zip(keys, numbers, strict=False)}
+    for line in singly:
+        key, _, number = line.partition(" ")
+        found[key.strip()] = int(number)
+    return found
 
 
 def tables_full(namespace: Namespace) -> dict[int, int]:

@@ -12,7 +12,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from emulab.errors import MachineError
@@ -82,7 +82,10 @@ class Watch:
             raise
 
     def _begin(self, namespace: Namespace, matches: Sequence[str]) -> None:
-        with entered(namespace.net), nftables.Nftables() as nft:
+        with entered(namespace.net), ExitStack() as release:
+            if not nftables.tables():
+                return
+            nft = release.enter_context(nftables.Nftables())
             listing = nft.listing()
             families = tuple(line.split()[1] for line in listing.splitlines() if line.startswith("table "))
             ours = tuple(f for f, served in (("inet", {"ip", "ip6", "inet"}), ("bridge", {"bridge"})) if served & {*families})

@@ -91,7 +91,9 @@ def trace(
             frozenset(wanted.nodes),
             frames,
             rules.events(),
-            {name: counters.rose(before[name], counters.read(lab.namespaces[name])) for name in tapped},
+            {}
+            if outcome.answered
+            else {name: counters.rose(before[name], counters.read(lab.namespaces[name])) for name in tapped},
             nat.translated(),
             outcome.refused,
             engine.missed,

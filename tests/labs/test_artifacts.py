@@ -47,6 +47,7 @@ def test_a_run_that_is_as_it_should_be(terminal: Terminal) -> None:
     assert document["environment"]["ip"].startswith("ip utility, iproute2")
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_a_lab_with_a_fault_keeps_its_exit_code(terminal: Terminal) -> None:
     assert terminal.emulab("up").code == 0
     assert terminal.emulab("fault", "inject", "masquerade-pods", "--at", "node-a").code == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lodgers import CONF, PATH, PLUGIN, called, container, covered, devices, ip, remove, variables
+from lodgers import CONF, PATH, PLUGIN, called, container, covered, devices, ip, remove, run, variables
 from sandboxed import AS_ROOT, NOBODY, inside
 from terminal import Terminal
 
@@ -53,7 +53,7 @@ def seconds_of_add(netns: Path, conf: dict[str, Any]) -> float:
     """Processor time that the plugin takes; the interface is there afterwards."""
     called("DEL", netns, conf)
     before = os.times()
-    assert called("ADD", netns, conf)[0] == 0
+    assert run("ADD", netns, conf)[0] == 0
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 
@@ -70,7 +70,7 @@ def test_a_container_of_the_host_is_a_pod_like_any_other(plugin: str, root: Term
     with container(folder / "box1") as one:
         assert called("STATUS", "", conf) == (0, {})
         kubernetes = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=box1"
-        code, result = called("ADD", one, conf, CNI_ARGS=kubernetes)
+        code, result = run("ADD", one, conf, CNI_ARGS=kubernetes)
         assert code == 0, result
         seen = {address["local"] for address in ip(one, "addr show dev eth0")[0]["addr_info"]}
         assert {address["address"].split("/")[0] for address in result["ips"]} < seen
@@ -352,7 +352,7 @@ def test_a_user_attaches_what_is_in_the_labs_own_user_namespace(sit_down: Callab
     somebody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     with subprocess.Popen(["unshare", "-Urn", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE, **somebody) as beside:
         assert beside.stdout and beside.stdout.readline()
-        code, told = called("ADD", f"/proc/{beside.pid}/ns/net", conf, as_user=somebody)
+        code, told = run("ADD", f"/proc/{beside.pid}/ns/net", conf, as_user=somebody)
         beside.kill()
     assert (code, told["code"]) == (1, 8)
     assert "it belongs to another user namespace than the lab (start the lab as root)" in told["msg"]

@@ -143,6 +143,7 @@ def test_whoever_ends_it_leaves_nothing(by: signal.Signals, anybody: Terminal) -
     assert awaited(lambda: all(map(gone, everybody))), "processes are left"
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_evidence(terminal: Terminal) -> None:
     folder = lay(terminal, {"masquerade": GOOD["masquerade"].text, "other": "name: Masquerade\n" + GOOD["sentence"].text})
     evidence = terminal.home / "evidence"

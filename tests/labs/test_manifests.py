@@ -57,6 +57,8 @@ spec:
 """
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec: {containers: [{name: c}]}\n"
 CREATED = ["namespace/shop", "deployment.apps/web", "daemonset.apps/log", "service/web", "networkpolicy.networking.k8s.io/web"]
+# What root's labs do not do otherwise: test_a_shop_comes_and_goes tries the way into them.
+ORDINARY = pytest.mark.parametrize("user", ["user"])
 UNENFORCED = "flannel"  # it enforces no policy, and that is told
 
 
@@ -167,6 +169,7 @@ def test_a_shop_comes_and_goes(terminal: Terminal, typed) -> None:  # type: igno
     typed("verify", "-q")
 
 
+@ORDINARY
 def test_bandwidth_is_limited_at_both_ends(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     limits = "{kubernetes.io/ingress-bandwidth: 10M, kubernetes.io/egress-bandwidth: 5M}"
     slow = (POD % "slow").replace("{name: slow}", f"{{name: slow, annotations: {limits}}}")
@@ -204,6 +207,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 }
 
 
+@ORDINARY
 def test_a_mistake_leaves_the_lab_as_it_was(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     typed("up", "--name", "lab")
     before = typed("inspect", "--format", "json").out
@@ -239,6 +243,7 @@ def test_a_mistake_leaves_the_lab_as_it_was(terminal: Terminal, typed) -> None: 
     assert typed("inspect", "--format", "json").out == before
 
 
+@ORDINARY
 def test_a_big_request_arrives_and_a_folder_is_read_in_order(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     typed("up", "--name", "lab")
     folder = terminal.home.parent / "many"
@@ -249,6 +254,7 @@ def test_a_big_request_arrives_and_a_folder_is_read_in_order(terminal: Terminal,
     assert typed("apply", "-f", str(folder)).out == "pod/p1 created\npod/p2 created\n"
 
 
+@ORDINARY
 def test_events_tell_of_objects(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     typed("up", "--name", "lab")
     watch = terminal.start("watch", "--format", "json")

@@ -23,7 +23,7 @@ NODES = {"node-a", "node-b", "node-c"}
 ORDINARY = pytest.mark.parametrize("user", ["user"])
 
 
-@pytest.mark.parametrize("plugin", SETTINGS)
+@pytest.mark.parametrize(("plugin", "user"), [("flannel", "root" if AS_ROOT else "user"), ("calico", "user"), ("weave", "user")])
 def test_a_whole_session(plugin: str, terminal: Terminal) -> None:
     def typed(*words: str, code: int = 0, stdin: str = "") -> str:
         done = terminal.emulab(*words, stdin=stdin)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from clients import CLIENT, PODS, TEAM, passed, policy, said, source, sources, under
 from talking import Servers, ask, client, say
 
@@ -26,6 +27,7 @@ from emulab.state import NftTable
 ALLOWED = policy("p", source(Peer(pods=CLIENT), PortRange(1, 100)))
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_labels_and_policies_change_while_they_are_in_force(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> list[str]:
         allowed, teams = policy("p", source(Peer(pods=CLIENT))), policy("p", source(Peer(namespaces=TEAM)))
@@ -53,6 +55,7 @@ def test_labels_and_policies_change_while_they_are_in_force(in_lab: Callable[...
 PORT = 9000  # that nobody declares: served by the tests themselves
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_an_established_connection_outlives_a_new_policy(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> tuple[str, Any, Any]:
         under(lab, ())
@@ -62,7 +65,7 @@ def test_an_established_connection_outlives_a_new_policy(in_lab: Callable[..., A
             with client(lab.namespaces, "default/far", address, PORT, "tcp", 5.0) as old:
                 under(lab, (policy(), policy("out", selects=CLIENT, directions=(EGRESS,))))
                 answered = say(old).by
-                denied = ask(lab.namespaces, "default/far", address, PORT, timeout=1.0)
+                denied = ask(lab.namespaces, "default/far", address, PORT, timeout=0.3)
             under(lab, ())
             return answered, denied, ask(lab.namespaces, "default/far", address, PORT)
         finally:
@@ -109,6 +112,7 @@ class Newcomers(threading.Thread):
         return self.sent - arrived
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_a_change_disturbs_nobody_else(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> dict[str, Any]:
         kept = policy("kept", source(Peer(pods=CLIENT), PortRange(PORT, PORT), protocol="udp"))
@@ -146,6 +150,7 @@ def rules(lab: Lab) -> dict[str, int]:
     return found
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_other_labels_touch_only_elements_of_sets(in_lab: Callable[..., Any]) -> None:
     """Rules keep their handles and counters, and whoever reads them finds the policy's place in the comment."""
 
@@ -166,6 +171,7 @@ def test_other_labels_touch_only_elements_of_sets(in_lab: Callable[..., Any]) ->
     }
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_many_policies_at_once(in_lab: Callable[..., Any]) -> None:
     """More than one netlink message of an ordinary user holds."""
 
@@ -184,6 +190,7 @@ def test_many_policies_at_once(in_lab: Callable[..., Any]) -> None:
     assert "node-b" in in_the_end
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_what_the_kernel_refuses_is_put_back(in_lab: Callable[..., Any]) -> None:
     """Be it that the same change brought a pod."""
 

@@ -165,6 +165,7 @@ def test_a_failure_in_the_middle_takes_back_what_came_before(user: str) -> None:
     inside(work, user)
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_fifty_containers_at_once(user: str) -> None:
     def work() -> None:
         host = Host()
@@ -302,6 +303,7 @@ def test_what_hangs_is_ended(body: str, tmp_path: Path) -> None:
     assert left == []
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_known_mistakes_of_debians_plugins(user: str) -> None:
     """Version 1.1.1: portmap's CHECK looks for the same rules in both families' tables, whatever families there are; the
     bridge's does not find routes without a gateway of their own.  Who says disableCheck is spared both.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandboxed import build, inside, measured
+from sandboxed import AS_ROOT, build, inside, measured
 
 from emulab import change
 from emulab.errors import EmulabError
@@ -42,16 +42,19 @@ def planted(lab: Lab) -> list[str]:
 
 
 HEALTHY = [
-    ("10-bridge", "flat"),
-    ("10-bridge", "flat", "between=host-gw"),
-    ("20-chain", "fleet,2,2"),
-    ("30-ptp", "fleet,2,2"),
-    ("50-plain", "single-node", "between=none", "masquerade=false"),
+    ("root", "10-bridge", "flat"),
+    ("user", "10-bridge", "flat"),
+    ("root", "10-bridge", "flat", "between=host-gw"),
+    ("user", "20-chain", "fleet,2,2"),
+    ("root", "30-ptp", "fleet,2,2"),
+    ("user", "50-plain", "single-node", "between=none", "masquerade=false"),
 ]
 
 
-@pytest.mark.parametrize("case", HEALTHY, ids=" ".join)
-def test_a_network_of_real_plugins_is_flat(case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("user", "case"), [pytest.param(user if AS_ROOT else "user", case, id=" ".join((user, *case))) for user, *case in HEALTHY]
+)
+def test_a_network_of_real_plugins_is_flat(case: list[str], in_lab: Callable[..., Any]) -> None:
     name, topology, *settings = case
     found, drift = in_lab(topology, "cni", lambda lab: (measured(lab), planted(lab)), example(name), *settings)
     assert found["findings"] == []
@@ -81,6 +84,7 @@ def test_a_network_without_a_way_out_is_an_island_on_each_node(in_lab: Callable[
     assert not found["ok"]
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_fifty_pods_on_five_nodes(in_lab: Callable[..., Any]) -> None:
     found = in_lab("fleet,5,10", "cni", lambda lab: measured(lab, Probing(("udp",), taps="ends")), example("10-bridge"))
     assert found["ok"], found["findings"][:3]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from sandboxed import build, inside
+from sandboxed import build, inside, repaired
 
 from emulab import fabric
 from emulab.drift import compare
@@ -357,8 +357,7 @@ def test_an_alteration_is_named(topology: str, plugin: str, user: str, in_lab: C
         found = []
         for case in cases:
             said = lab.network["node-a"].cmd(case.commands).strip()
-            found.append((said, deviations(lab)))
-            lab.repair()
+            found.append((said, [str(one) for one in repaired(lab)]))
         return found, deviations(lab)
 
     found, left = in_lab(topology, plugin, check)

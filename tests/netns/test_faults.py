@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from designed import CALICO, FLANNEL, VXLAN, WEAVE, planned
-from sandboxed import build, inside
+from sandboxed import build, inside, repaired
 
 from emulab.diagnose import Diagnosis, diagnose
 from emulab.errors import KernelError
@@ -62,8 +62,8 @@ def broken(lab: Lab, names: Iterable[str]) -> dict[str, list[str]]:
         places = FAULTS[name].places(*scene)
         at = places[min(1, len(places) - 1)]
         type_lines(lab.namespaces, FAULTS[name].steps(*scene, at))
-        during, told = look(lab, BROKEN)
-        lab.repair()
+        during = lab.verify(BROKEN)
+        told = diagnose(*scene, repaired(lab), during)
         after = bad(lab.verify(MENDED))
         if not bad(during) > before:
             wrong.append(f"bad flows before and during: {before}, {bad(during)}")

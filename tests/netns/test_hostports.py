@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from designed import catalogued
-from sandboxed import inside
+from sandboxed import AS_ROOT, inside
 
 from emulab import registry
 from emulab.kernel.namespaces import entered
@@ -26,7 +26,10 @@ PORTS = (
     ContainerPort(53, "udp", "", 5300),
     ContainerPort(81, "tcp", "", 8081, "192.168.50.1"),
 )
-PLANES = [("cni", CNI), ("flannel",), ("calico",), ("weave",)]
+PLANES = [
+    *(("root", "cni", CNI), ("user", "cni", CNI)),  # by portmap's iptables; the others, by nftables, are alike for both users
+    *(("root", "flannel"), ("user", "calico"), ("root", "weave")),
+]
 
 
 def told(lab: Lab, source: str, destination: str, protocol: str, port: int, family: int) -> tuple[str, bool, bool, str]:
@@ -40,11 +43,14 @@ def told(lab: Lab, source: str, destination: str, protocol: str, port: int, fami
     return found.verdict.value, first.destination != last.destination, first.source != last.source, place
 
 
-@pytest.mark.parametrize("plane", PLANES, ids=lambda plane: plane[0])
-def test_a_published_port_leads_to_its_pod(plane: tuple[str, ...], user: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "plane"),
+    [pytest.param(user if AS_ROOT else "user", plane, id=f"{user}-{plane[0]}") for user, *plane in PLANES],
+)
+def test_a_published_port_leads_to_its_pod(plane: list[str], user: str) -> None:
     flat = catalogued("flat")
     web = Pod("web", "node-a", ports=PORTS)
-    wanted = design(replace(flat, pods=(*flat.pods, web)), registry.options(registry.plugin(plane[0]), plane[1:]))
+    wanted = design(replace(flat, pods=(*flat.pods, web)), registry.options(registry.plugin(plane[0]), tuple(plane[1:])))
 
     def work() -> Any:
         with Lab(wanted) as lab:

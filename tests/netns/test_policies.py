@@ -251,10 +251,11 @@ def test_every_example_is_in_the_table(manifests: Manifests) -> None:
     assert set(manifests) == {recipe.name for recipe in RECIPES} | {"cluster"}
 
 
-@pytest.mark.parametrize("plane", ["weave", "calico"])
+@pytest.mark.parametrize(("user", "plane"), [("root", "weave"), ("user", "calico")])
 def test_recipes(plane: str, manifests: Manifests, in_lab: Callable[..., Any]) -> None:
     assert in_lab("flat", plane, lambda lab: mistaken(lab, manifests, enforced=True)) == {}
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_where_nothing_is_enforced_nothing_is_blocked(manifests: Manifests, in_lab: Callable[..., Any]) -> None:
     assert in_lab("flat", "flannel", lambda lab: mistaken(lab, manifests, enforced=False)) == {}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from designed import catalogued
 from sandboxed import inside
-from served import NODES, PLANES, SERVED, with_services
+from served import BY, NODES, SERVED, with_services
 from talking import Servers, ask, tally
 
 from emulab import registry
@@ -170,7 +170,7 @@ FROM_NODES = {
 }
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY)
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_who_answers(question: str, plugin: str, user: str) -> None:
     answer, (source, address, *_) = answers(plugin, user)[question], QUESTIONS[question]
@@ -191,12 +191,12 @@ def test_who_answers(question: str, plugin: str, user: str) -> None:
         assert answer.seen_as == FROM_NODES[plugin][question]
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY)
 def test_affinity_keeps_to_one_endpoint(plugin: str, user: str) -> None:
     assert sorted(answers(plugin, user)["sticky"].values()) == [24]
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY)
 def test_connections_are_spread_evenly(plugin: str, user: str) -> None:
     """Chi-square with one degree of freedom: 10.83 is passed once in a thousand fair runs, and never by a lopsided map."""
     spread = answers(plugin, user)["spread"]
@@ -204,6 +204,6 @@ def test_connections_are_spread_evenly(plugin: str, user: str) -> None:
     assert sum((count - 200) ** 2 / 200 for count in spread.values()) < 10.83
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY)
 def test_a_lab_with_services_is_as_planned(plugin: str, user: str) -> None:
     assert answers(plugin, user)["drift"] == []

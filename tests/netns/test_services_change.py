@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from designed import catalogued
 from sandboxed import inside
-from served import PLANES, SERVED, SERVICES, service, with_services
+from served import BY, BY_OTHERS, SERVED, SERVICES, service, with_services
 from talking import Servers, ask, client, say, tally
 
 from emulab import change, registry
@@ -51,7 +51,7 @@ def without(lab: Lab, name: str) -> None:
     lab.change(change.reshape(lab.design, pods, lab.cluster.topology.objects))
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY)
 def test_an_unready_pod_keeps_its_connections_and_gets_no_new_ones(plugin: str, in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         with client(lab.namespaces, "default/a1", WEB, 80, "tcp", 6.0) as old:
@@ -64,8 +64,9 @@ def test_an_unready_pod_keeps_its_connections_and_gets_no_new_ones(plugin: str, 
     assert new == {("c1" if served_by == "b1" else "b1"): 30}
 
 
-@pytest.mark.parametrize("leave", ["removed", "unready"])
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(
+    ("user", "plugin", "leave"), [*((*one, "removed") for one in BY), *((*one, "unready") for one in BY_OTHERS)]
+)
 def test_udp_flows_leave_an_endpoint_that_serves_no_longer(plugin: str, leave: str, in_lab: Callable[..., Any]) -> None:
     """The client keeps its port, so only the end of the conntrack entry can lead it to another endpoint."""
 
@@ -82,6 +83,7 @@ def test_udp_flows_leave_an_endpoint_that_serves_no_longer(plugin: str, leave: s
     assert {before, after} == {"b1", "c1"}
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_without_kube_proxys_help_udp_would_stay(in_lab: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test before: it is the flush that leads the flow away."""
 
@@ -96,6 +98,7 @@ def test_without_kube_proxys_help_udp_would_stay(in_lab: Callable[..., Any], mon
     assert before == after
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_other_udp_flows_are_left_alone(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         with client(lab.namespaces, "default/a1", WEB, 53, "udp", 6.0) as first:
@@ -111,6 +114,7 @@ def test_other_udp_flows_are_left_alone(in_lab: Callable[..., Any]) -> None:
     assert still == stays
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_affinity_ends_after_its_time(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         def remembered() -> int:
@@ -129,7 +133,7 @@ def test_affinity_ends_after_its_time(in_lab: Callable[..., Any]) -> None:
     assert seconds > 1
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "weave"])
+@pytest.mark.parametrize(("user", "plugin"), [("root", "flannel"), ("user", "weave")])
 def test_a_shared_bridge_hands_answers_to_netfilter(plugin: str, in_lab: Callable[..., Any]) -> None:
     """Else they reach the client from the pod itself, and it does not know them."""
     key = "net.bridge.bridge-nf-call-iptables"
@@ -150,7 +154,7 @@ def test_a_shared_bridge_hands_answers_to_netfilter(plugin: str, in_lab: Callabl
     assert deviations == [f"node-a: altered: sysctl -qw {key}=1  (found: value 0)"]
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY_OTHERS)
 def test_pods_still_meet_untranslated(plugin: str, in_lab: Callable[..., Any]) -> None:
     """All of them talk to each other while they talk to Services, and no kernel has translated anything between two pods."""
 
@@ -170,7 +174,7 @@ def test_pods_still_meet_untranslated(plugin: str, in_lab: Callable[..., Any]) -
     assert between == []
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY)
 def test_rules_in_forward_meet_the_endpoint_not_the_service(plugin: str, in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         seen = []
@@ -188,7 +192,7 @@ def test_rules_in_forward_meet_the_endpoint_not_the_service(plugin: str, in_lab:
     assert in_lab(plugin, check) == ["answered", "silent"]
 
 
-@pytest.mark.parametrize("plugin", PLANES)
+@pytest.mark.parametrize(("user", "plugin"), BY_OTHERS)
 def test_a_service_that_comes_and_goes(plugin: str, in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         topology = lab.cluster.topology
@@ -209,6 +213,7 @@ def test_a_service_that_comes_and_goes(plugin: str, in_lab: Callable[..., Any]) 
     assert in_lab(plugin, check) == ["silent", "a2", "silent", "False", "silent"]
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_a_node_that_stops_takes_its_endpoints_along_and_hands_the_balancer_over(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> Any:
         from emulab.fabric import announcers

@@ -28,6 +28,7 @@ from emulab.trace import Trace
 
 ANY = Everything()
 PORT, NAMED = 8000, 8001
+PATIENCE = 0.4  # seconds, with what is dropped
 
 
 def app(*names: str) -> Selector:
@@ -106,6 +107,7 @@ def connection(lab: Lab, source: str, destination: str, family: int) -> Iterator
             yield client, accepted
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_what_is_established_survives_and_what_is_new_does_not(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> list[Any]:
         set_policies(lab)
@@ -122,6 +124,7 @@ def test_what_is_established_survives_and_what_is_new_does_not(in_lab: Callable[
     assert in_lab("flat", "weave", check) == [["a1 > b1", "b1 > a1"], *[b"there", b"and back"] * 2, []]
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_labels_and_policies_come_and_go(in_lab: Callable[..., Any]) -> None:
     ways = ("a1 > a2", "a1 > b1", "b1 > a1", "c1 > a1")
     from_web = policy("web", app("db"), (INGRESS,), came(Peer(pods=app("web"))))
@@ -160,6 +163,7 @@ def test_labels_and_policies_come_and_go(in_lab: Callable[..., Any]) -> None:
     ]
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_who_is_a_node_and_who_is_not(in_lab: Callable[..., Any]) -> None:
     """Its own node always reaches a pod; another one comes by the address of its bridge, which no pod has."""
     ways = ("node-a > a1", "node-b > a1", "a1 > a2")
@@ -177,10 +181,11 @@ def test_who_is_a_node_and_who_is_not(in_lab: Callable[..., Any]) -> None:
 
 
 def pings(lab: Lab, source: str, target: str) -> bool:
-    one = trace(lab, key(source), target if target.startswith("node") else key(target), protocol="icmp")
+    one = trace(lab, key(source), key(target), protocol="icmp", timeout=PATIENCE)
     return one.delivered
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_icmp_and_ports_by_name(in_lab: Callable[..., Any]) -> None:
     """A rule with ports is for its protocol; one with a name as its port allows nothing: weave-npc knows no names."""
     numbered, named = came(Peer(), PortRange(PORT, PORT)), came(Peer(), PortRange(name="http"))
@@ -197,6 +202,7 @@ def test_icmp_and_ports_by_name(in_lab: Callable[..., Any]) -> None:
     assert in_lab("flat", "weave", check) == [(way, way, way, True), (way, [], [], False), ([], [], [], False)]
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_a_pod_that_may_reach_nobody_reaches_its_own_node(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> list[bool]:
         set_policies(lab, DENY_OUT)
@@ -205,6 +211,7 @@ def test_a_pod_that_may_reach_nobody_reaches_its_own_node(in_lab: Callable[..., 
     assert in_lab("flat", "weave", check) == [True, False, False]
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_relays_let_pass_what_is_not_theirs(in_lab: Callable[..., Any]) -> None:
     """Opposite nodes of the ring reach each other by way of a third, whose pods are closed."""
     ways = tuple(f"{one}1 > {other}1" for one in "abcd" for other in "abcd" if one != other)
@@ -221,6 +228,7 @@ def test_relays_let_pass_what_is_not_theirs(in_lab: Callable[..., Any]) -> None:
     assert in_lab("partial-mesh", "weave", check) == [list(ways), ["a1 > c1", "c1 > a1"], ["a1 > c1", "c1 > a1"]]
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_those_not_selected_lose_nothing(in_lab: Callable[..., Any]) -> None:
     """Not even while the first policy comes and the last one goes."""
 
@@ -240,6 +248,7 @@ def test_those_not_selected_lose_nothing(in_lab: Callable[..., Any]) -> None:
     assert found["sent"] > 100
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_a_stream_notices_a_policy(in_lab: Callable[..., Any]) -> None:
     """The check above can fail: with no memory of the connection, its packets are new ones."""
 
@@ -256,6 +265,7 @@ def test_a_stream_notices_a_policy(in_lab: Callable[..., Any]) -> None:
     assert in_lab("flat", "weave", check) >= 40
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_rules_count_what_they_decide_on(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> list[dict[str, int]]:
         set_policies(lab, DENY_IN, policy("open", app("b1"), (INGRESS, EGRESS), came(Peer(pods=app("a1"))), goes()))
@@ -277,17 +287,17 @@ def test_rules_count_what_they_decide_on(in_lab: Callable[..., Any]) -> None:
 def attentive(lab: Lab, family: int) -> Trace:
     """A trace; again, where a busy machine had not let the packet leave its pod in time."""
     for _ in range(3):
-        one = trace(lab, "default/a1", "default/b1", family=family, protocol="tcp")
+        one = trace(lab, "default/a1", "default/b1", family=family, protocol="tcp", timeout=PATIENCE)
         if one.reason != "lost after a1, and no table there says why":
             break
     return one
 
 
 @pytest.mark.parametrize(
-    ("closed", "place", "rule"),
+    ("user", "closed", "place", "rule"),
     [
-        (DENY_IN, "node-b", 'oifname "weave" counter drop comment "weave-npc: ingress default deny"'),
-        (DENY_OUT, "node-a", 'counter drop comment "weave-npc: egress default deny"'),
+        ("root", DENY_IN, "node-b", 'oifname "weave" counter drop comment "weave-npc: ingress default deny"'),
+        ("user", DENY_OUT, "node-a", 'counter drop comment "weave-npc: egress default deny"'),
     ],
 )
 def test_a_trace_names_the_drop(closed: Policy, place: str, rule: str, in_lab: Callable[..., Any]) -> None:
@@ -302,6 +312,7 @@ def test_a_trace_names_the_drop(closed: Policy, place: str, rule: str, in_lab: C
         assert place in evidence and rule in evidence, evidence
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_what_is_broken_by_hand_is_seen_and_mended(in_lab: Callable[..., Any]) -> None:
     def check(lab: Lab) -> list[Any]:
         set_policies(lab, DENY_IN)
@@ -316,6 +327,7 @@ def test_what_is_broken_by_hand_is_seen_and_mended(in_lab: Callable[..., Any]) -
     assert in_lab("flat", "weave", check) == [seen, [], []]
 
 
+@pytest.mark.parametrize("user", ["root"])
 def test_what_was_denied_is_no_connection(in_lab: Callable[..., Any]) -> None:
     """A packet that was dropped before its receiver makes nobody's packet an answer: the way back is closed, too."""
 
