@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -161,21 +162,19 @@ NARROW = """{"cniVersion": "1.0.0", "name": "narrow", "plugins": [
 
 
 @pytest.fixture
-def conflist(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """A file that an ordinary user can read, too."""
-    folder = tmp_path_factory.mktemp("cni")
-    for parent in (folder, *folder.parents):  # pytest's own; workers have one more
-        parent.chmod(0o755)
-        if parent.name.startswith("pytest-of-"):
-            break
+def conflist() -> Iterator[Callable[[str], str]]:
+    """A file that an ordinary user can read, too: every start of pytest closes the folder of its own ones to others."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
 
-    def write(text: str) -> str:
-        path = folder / "10-net.conflist"
-        path.write_text(text)
-        path.chmod(0o644)
-        return f"conflist={path}"
+        def write(text: str) -> str:
+            path = folder / "10-net.conflist"
+            path.write_text(text)
+            path.chmod(0o644)
+            return f"conflist={path}"
 
-    return write
+        yield write
 
 
 def test_a_pod_that_cannot_be_attached_changes_nothing(in_lab: Callable[..., Any], conflist: Callable[[str], str]) -> None:
