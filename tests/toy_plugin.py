@@ -212,7 +212,7 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "lazy": (
         (
             "with open(lease(container, ifname), ",
-            f"os.mknod({_HALF})\ntime.sleep(0.3)\nos.unlink({_HALF})\nwith open(lease(container, ifname), ",
+            f"open({_HALF}, 'w').close()\ntime.sleep(0.3)\nos.unlink({_HALF})\nwith open(lease(container, ifname), ",
         ),
         {"add-killed"},
     ),

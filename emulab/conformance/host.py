@@ -119,7 +119,7 @@ class Host:
         names = decode.Names((link.index, link.name) for link in _links(socket))
         addresses = decode.addresses(_dump(socket, nl.RTM_GETADDR, nl.ifaddrmsg), names)
         routes = decode.routes(_dump(socket, nl.RTM_GETROUTE, nl.rtmsg), names)
-        queues = decode.disciplines(_dump(socket, RTM_GETQDISC, nl.ndmsg), names)
+        queues = decode.disciplines(_dump(socket, RTM_GETQDISC, decode.tcmsg), names)
         kernel = (f"{_INTERFACE}{name}" for name in names.values()), _told("address", addresses), _told("route", routes)
         return frozenset(one for found in (*kernel, _told("queue", queues), _rules(), _files()) for one in found)
 
@@ -180,7 +180,7 @@ def _routes(socket: RouteSocket) -> Iterator[tuple[IPNetwork, str]]:
 
 def _told(what: str, things: Iterable[Found]) -> Iterator[str]:
     """Each by the line that a person would type for it."""
-    return (f"{what} {line.partition(' add ')[2]}" for thing in things for line in thing.lines())
+    return (f"{what} {line.partition(' add ')[2].removesuffix(' nodad')}" for thing in things for line in thing.lines())
 
 
 def _rules() -> Iterator[str]:

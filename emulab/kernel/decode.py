@@ -43,7 +43,7 @@ RTA_MULTIPATH = 9
 _PLAIN_ROUTE = {1, 4, 5, 6, 7, 8, RTA_MULTIPATH, 12, 15, 20}
 _ROUTE_EXTRAS = {18: "via another family", 22: "encap", 30: "nhid"}
 _attribute = struct.Struct("=HH")
-_tcmsg = struct.Struct("=BxxxiIII")
+tcmsg = struct.Struct("=BxxxiIII")
 
 
 class Names(dict[int, str]):
@@ -229,10 +229,10 @@ def default_entry(link: Interface) -> FdbEntry | None:
 def disciplines(payloads: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Found]:
     """Queueing disciplines that somebody attached: the kernel's defaults have no handle."""
     for payload in payloads:
-        _, index, handle, parent, _ = _tcmsg.unpack_from(payload)
+        _, index, handle, parent, _ = tcmsg.unpack_from(payload)
         if not handle or parent not in (TC_H_ROOT, TC_H_INGRESS):
             continue
-        values = _values(payload[_tcmsg.size :])
+        values = _values(payload[tcmsg.size :])
         kind, name = _text(values[1]), names[index]
         shaped = {"tbf": _token_bucket, "netem": _delay}.get(kind, lambda _, __: None)(name, values.get(2, b""))
         ingress = parent == TC_H_INGRESS

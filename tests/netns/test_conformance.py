@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from attaching import DEBIAN
 from sandboxed import inside
 
 from emulab.cni import config
-from emulab.conformance import bench, running
+from emulab.conformance import bench, host, running
 from emulab.conformance.verdict import FAILED, PASSED, Report
 from emulab.kernel import syscalls
 
@@ -91,6 +92,39 @@ def test_what_should_have_been_refused_is_taken_away_before_the_next_check(user:
 def test_every_check_has_somebody_who_fails_it() -> None:
     found = set().union(*(expected for _, expected in toy_plugin.BAD.values()))
     assert {check.name for check in running.CHECKS} - found == {"prev-result"}  # that one is about chains, see below
+
+
+def test_whatever_a_plugin_can_leave_behind_is_seen(user: str) -> None:
+    def work() -> list[str]:
+        bare = host.Host([])
+        before = bare.look()
+        for line in (
+            "ip link add left0 type veth peer name left1",
+            "ip addr add 10.7.0.1/24 dev left0",
+            "ip addr add fd07::1/64 dev left0",
+            "ip link set left0 up",
+            "ip route add 10.8.0.0/16 via 10.7.0.2",
+            "ip -6 route add fd08::/64 dev left0",
+            "tc qdisc add dev left1 root tbf rate 1mbit burst 10k latency 50ms",
+            "nft add table inet left",
+            "touch /run/left",
+        ):
+            subprocess.run(line.split(), check=True)
+        return sorted(host.difference(before, bare.look()))
+
+    assert inside(work, user) == [
+        "address 10.7.0.1/24 dev left0",
+        "address fd07::1/64 dev left0",
+        "file /run/left",
+        "interface left0",
+        "interface left1",
+        "queue dev left1 root tbf rate 1000000bit burst 10240",
+        "route 10.7.0.0/24 dev left0 proto 2 scope link src 10.7.0.1",
+        "route 10.8.0.0/16 via 10.7.0.2 dev left0",
+        "route fd07::/64 dev left0 proto 2 metric 256",
+        "route fd08::/64 dev left0",
+        "rule of table inet left",
+    ]
 
 
 FORGETS = """#!/usr/bin/python3 -ISE
