@@ -65,6 +65,8 @@ def broken(lab: Lab, names: Iterable[str]) -> dict[str, list[str]]:
         during = lab.verify(BROKEN)
         told = diagnose(*scene, repaired(lab), during)
         after = bad(lab.verify(MENDED))
+        if after != healthy:  # a busy moment loses packets, too, but not twice
+            after = bad(lab.verify(MENDED))
         if not bad(during) > before:
             wrong.append(f"bad flows before and during: {before}, {bad(during)}")
         if after != healthy:

@@ -25,6 +25,9 @@ pytest_plugins = ("pytester",)
 SCHEMA = Path(__file__).parents[1] / "schemas" / "junit-10.xsd"
 QUIET = ("-p", "no:cacheprovider", "-p", "no:randomly", *UNWANTED, "-W", "error", "--strict-markers", "-rA")
 
+# Hypothesis is imported here, and would complain that its plugin was not there before.
+PLAIN = ("-p", "no:hypothesispytest")
+
 
 @pytest.fixture(autouse=True)
 def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,11 +297,11 @@ def test_an_interrupted_run_leaves_no_lab(pytester: pytest.Pytester, number: sig
 
 def test_it_is_not_there_where_it_is_not_wanted(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test(): pass")
-    result = pytester.runpytest_inprocess("-p", "no:emulab", "--emulab-keep")
+    result = pytester.runpytest_inprocess("-p", "no:emulab", "--emulab-keep", *PLAIN)
     result.stderr.fnmatch_lines(["*unrecognized arguments: --emulab-keep"])
-    shown = pytester.runpytest_inprocess("--help").stdout
+    shown = pytester.runpytest_inprocess("--help", *PLAIN).stdout
     shown.fnmatch_lines(["packets between pods (emulab):", "*--emulab-keep*", "*--emulab-artifacts=DIR*"])
-    pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.emulab(topology=, plugin=,*"])
+    pytester.runpytest_inprocess("--markers", *PLAIN).stdout.fnmatch_lines(["@pytest.mark.emulab(topology=, plugin=,*"])
 
 
 def test_who_does_not_use_it_imports_next_to_nothing() -> None:
