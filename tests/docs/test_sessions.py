@@ -65,16 +65,27 @@ def differs(shown: list[str], came: list[str]) -> str:
     return "" if skipping or not rest else f"not shown: {rest[0]}"
 
 
+# Debian's host-local writes a lease's owner after its file: a kill in between, once in dozens of times, leaves half of it.
+CHANCE = {"cni.md"}
+
+
 @pytest.mark.parametrize("document", SESSIONS)
 def test_a_session_is_what_it_shows(document: str, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("the sessions are root's")
     lines = commands(document)
     assert len(lines) > 5
-    came_of_all = typed([command for command, _ in lines], tmp_path, real=document == "../README.md")
-    for (command, shown), came in zip(lines, came_of_all, strict=True):
-        told = differs(shown, came.output.splitlines())
-        assert told == "", f"$ {command}\n{came.output}"
+    for attempt in range(2 if document in CHANCE else 1):
+        (folder := tmp_path / str(attempt)).mkdir(mode=0o755)
+        came_of_all = typed([command for command, _ in lines], folder, real=document == "../README.md")
+        wrong = [
+            f"$ {command}\n{told}\n{came.output}"
+            for (command, shown), came in zip(lines, came_of_all, strict=True)
+            if (told := differs(shown, came.output.splitlines()))
+        ]
+        if not wrong:
+            return
+    assert wrong == []
 
 
 def test_examples_for_programs_work(tmp_path: Path) -> None:

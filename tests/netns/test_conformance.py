@@ -53,8 +53,8 @@ def failures(report: Report) -> dict[str, str]:
     return {one.name: one.found for one in report.verdicts if one.state == FAILED}
 
 
-def test_a_plugin_that_conforms_passes_every_check(user: str) -> None:
-    report = tried(user, TOY, "toy", set(), 6, toy_plugin.GOOD)
+def test_a_plugin_that_conforms_passes_every_check() -> None:
+    report = tried("user", TOY, "toy", set(), 6, toy_plugin.GOOD)
     assert failures(report) == {}
     assert report.ok
     assert [one.name for one in report.verdicts if one.state != PASSED] == ["prev-result"]

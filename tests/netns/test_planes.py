@@ -84,11 +84,13 @@ def test_what_the_underlay_does_not_carry_is_dropped(case: tuple[str, ...], reac
     assert not found["ok"]
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
-def test_a_fleet(plugin: str) -> None:
-    found = told(("fleet,10,5", plugin), "root")
+# Each hop of such a fleet is Calico's to show here; the others' hops are seen in the small labs, and what they do at the ends.
+@pytest.mark.parametrize(("plugin", "taps"), [("flannel", "ends"), ("calico", "every"), ("weave", "ends")])
+def test_a_fleet(plugin: str, taps: str) -> None:
+    found = told(("fleet,10,5", plugin), "root", Probing(taps=taps))
     assert found["ok"], found["findings"][:3]
-    assert found["summary"]["delivered"] == 50 * 49 * 6 + 10 * 50 * 6 + 50 * 6
+    from_nodes = 10 * 50 if taps == "every" else 10 * (5 + 9)
+    assert found["summary"]["delivered"] == (50 * 49 + from_nodes + 50) * 6
 
 
 @pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
@@ -99,9 +101,8 @@ def test_a_fleet_of_an_ordinary_user(plugin: str) -> None:
     assert found["summary"]["delivered"] == 50 * 49 * 4 + 10 * (5 + 9) * 4 + 50 * 4
 
 
-@pytest.mark.parametrize("plugin", ["flannel", "calico", "weave"])
-def test_ends_only(plugin: str) -> None:
-    found = told(("fleet,10,5", plugin), "root", Probing(protocols=("udp",), taps="ends"))
+def test_ends_only() -> None:
+    found = told(("fleet,10,5", "calico"), "root", Probing(protocols=("udp",), taps="ends"))
     assert found["ok"], found["findings"][:3]
     assert set(found["verdicts"].values()) == {"delivered"}
     assert len(found["verdicts"]) == 50 * 49 * 2
