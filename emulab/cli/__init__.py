@@ -83,10 +83,21 @@ def guarded(work: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except Exception as error:
+        if (signal := _wrapped(error)) is not None:
+            return guarded(lambda: _raise(signal))
         if os.environ.get("EMULAB_DEBUG"):
             raise
         complain(f"this is a mistake in emulab: {type(error).__name__}: {error} (EMULAB_DEBUG=1 shows where)")
         return BROKEN
+
+
+def _wrapped(error: Exception) -> BaseException | None:
+    """The interruption that Python 3.11 and older wrap in an error when it comes while a class is made."""
+    return error.__cause__ if not isinstance(error.__cause__, Exception) else None
+
+
+def _raise(error: BaseException) -> int:
+    raise error
 
 
 def complain(message: str) -> None:
