@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import terminal  # noqa: F401  (all that a run imports on demand)
+import terminal
 from sandboxed import inside
 
-from emulab import cli
 from emulab.kernel import sandbox
 
 RUN = [sys.executable, "-m", "emulab", "run", "-q"]
@@ -98,7 +97,6 @@ def forked(temporary: Path, output: int, *words: str) -> int:
     """The pid of a run as `start` makes it, but for Python's own start, in which a lab has nothing to leave."""
     if child := os.fork():
         return child
-    code = 70
     try:
         os.setsid()
         for number in range(3):
@@ -107,14 +105,9 @@ def forked(temporary: Path, output: int, *words: str) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers ignore it
         warnings.simplefilter("ignore", ResourceWarning)  # as outside of pytest
         os.environ["TMPDIR"], tempfile.tempdir = str(temporary), None
-        sys.argv = ["emulab", *RUN[3:], *words]
-        cli.main()
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        terminal.main([*RUN[3:], *words])
+    finally:  # it never returns
+        os._exit(70)
 
 
 def buried(pid: int) -> bool:
