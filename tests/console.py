@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -75,7 +76,12 @@ def _type(script: str, stand_in: Path, out: int) -> NoReturn:
         else:
             os.environ["XDG_RUNTIME_DIR"] = str(stand_in.parent)
         server = Server(stand_in)
-        server.serve(subprocess.Popen(["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+        shell = subprocess.Popen(["bash", "-c", script], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        try:
+            server.serve(shell)
+        except BaseException:
+            os.killpg(shell.pid, signal.SIGKILL)  # it would wait for an answer, and our reader for its last word
+            raise
         os._exit(0)
     except BaseException:
         traceback.print_exc()

@@ -16,8 +16,9 @@ from typing import NoReturn
 import terminal
 
 # $0 is the script's path.  Its process number goes into the pipe `calls`, its exit code comes from a pipe of its own.
+# In a subshell, since for a redirected echo of its own the shell's output would be that pipe, for whoever looks at once.
 SCRIPT = """#!/bin/sh
-mkfifo "$0.$$" && echo $$ > "$0.calls" && read -r code < "$0.$$" && exit "$code"
+mkfifo "$0.$$" && (echo $$ > "$0.calls") && read -r code < "$0.$$" && exit "$code"
 """
 
 
