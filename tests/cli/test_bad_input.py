@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from emulab import registry
 from emulab.cli import main
@@ -99,7 +100,7 @@ FILES = [
     (PLAIN.replace("pods: 1", "pods: {a1: 10.2.0.1}", 1), "topology.yaml:3:", "10.2.0.1 is outside the pod CIDRs 10.1.0.0/16"),
     (PLAIN.replace("pods: 1", "pods: {a1: 10.1.0.9, a2: 10.1.0.9}", 1), "10.1.0.9 is taken by pod default/a1"),
     (PLAIN.replace("pods: 1", "pods: {a1: 10.1.0.300}", 1), "topology.yaml:3:", "10.1.0.300"),
-    (PLAIN.replace("10.1.0.0/16", "10.1.0.0/16, 10.1.2.0/24"), "topology.yaml:1:", "overlap"),
+    (PLAIN.replace("10.1.0.0/16", "10.1.0.0/16, 10.1.2.0/24"), "topology.yaml:1:", "one network per family expected"),
     (PLAIN.replace("10.1.0.0/16", "10.1.0.1/16"), "topology.yaml:1:", "a network expected", "host bits"),
     (PLAIN.replace("10.1.0.0/16", "192.168.0.0/16"), "topology.yaml:1:", "192.168.0.0/16", "192.168.50.0/24", "overlaps"),
     (PLAIN.replace("10.1.0.0/16", "224.1.0.0/16"), "topology.yaml:1:", "no host can have an address in it"),
@@ -175,7 +176,7 @@ def complaint(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     return first
 
 
-@pytest.mark.parametrize("case", COMMANDS, ids=lambda case: case[0])
+@each_row("case", COMMANDS, ids=lambda case: case[0])
 def test_what_is_typed(case: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     line, *expected = case
     said = complaint(line.split(), monkeypatch, capsys)
@@ -183,7 +184,7 @@ def test_what_is_typed(case: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
-@pytest.mark.parametrize("case", FILES, ids=lambda case: case[-1])
+@each_row("case", FILES, ids=lambda case: case[-1])
 def test_what_a_file_says(
     case: tuple[str, ...], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,7 +195,7 @@ def test_what_a_file_says(
 
 
 @pytest.mark.parametrize("command", ["plan", "diagram", "run", "up"])
-@pytest.mark.parametrize(("content", "told"), MANIFESTS.values(), ids=MANIFESTS)
+@each_row("content, told", MANIFESTS.values(), ids=MANIFESTS)
 def test_what_a_manifest_says(
     content: str | bytes,
     told: str,

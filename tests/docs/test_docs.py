@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 from shown import DOCUMENTS, FENCE, MANIFESTS, ROOT, blocks, command_lines, commented, examples_of_help, help_of
+from tables import each_row
 
 from emulab import kube, registry
 from emulab.cli import COMMANDS, emulab
@@ -45,13 +46,13 @@ def parse(words: list[str]) -> None:
         registry.topology(topology)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@each_row("name", COMMANDS)
 def test_every_command_has_examples_and_is_in_the_readme(name: str) -> None:
     assert "Examples:" in help_of(name)
     assert f"emulab {name}" in README
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@each_row("name", COMMANDS)
 def test_examples_of_the_help_parse(name: str) -> None:
     examples = examples_of_help(name)
     assert examples
@@ -85,19 +86,19 @@ def test_there_are_command_lines() -> None:
     assert len([line for name, line in LINES if name == "README.md"]) > 10
 
 
-@pytest.mark.parametrize(("document", "words"), LINES, ids=[f"{name}: {' '.join(words)}" for name, words in LINES])
+@each_row("document, words", LINES, ids=[f"{name}: {' '.join(words)}" for name, words in LINES])
 def test_command_lines_parse(document: str, words: list[str]) -> None:
     if words:
         parse(words)
 
 
-@pytest.mark.parametrize("words", [["rum"], ["run", "--plugins", "calico"], ["run", "--taps", "some"], ["plan", "a", "b"]])
+@each_row("words", [["rum"], ["run", "--plugins", "calico"], ["run", "--taps", "some"], ["plan", "a", "b"]])
 def test_a_wrong_command_line_would_be_found(words: list[str]) -> None:
     with pytest.raises(click.UsageError):
         parse(words)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@each_row("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     text = FENCE.sub("", path.read_text())
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -111,7 +112,7 @@ def test_the_files_of_the_house_exist() -> None:
         assert PLANNED in name or re.search(r"/\d$", name) or (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(ROOT)))
+@each_row("path", MANIFESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_example_says_what_it_does_and_can_be_applied(path: Path) -> None:
     """Beside the cluster in its folder, on the nodes of `flat`."""
     assert path.read_text().startswith("# ")

@@ -12,6 +12,7 @@ import yaml
 from check_files import BESIDE, BROKEN, GOOD
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tables import each_row
 
 from emulab.checks import model, reading, rehearsal
 from emulab.errors import InputError
@@ -36,7 +37,7 @@ def laid(tmp_path: Path) -> Laid:
     return make
 
 
-@pytest.mark.parametrize("name", GOOD)
+@each_row("name", GOOD)
 def test_a_good_file_is_read_and_rehearsed(name: str, laid: Laid) -> None:
     good = GOOD[name]
     jobs = rehearsal.jobs(reading.read(laid(name, good.text)))
@@ -46,7 +47,7 @@ def test_a_good_file_is_read_and_rehearsed(name: str, laid: Laid) -> None:
     SCHEMA.validate(yaml.safe_load(good.text))
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@each_row("name", BROKEN)
 def test_a_broken_file_is_refused_where_it_is_broken(name: str, laid: Laid, monkeypatch: pytest.MonkeyPatch) -> None:
     path = laid(name, BROKEN[name].text)
     monkeypatch.chdir(path.parent)
@@ -55,7 +56,7 @@ def test_a_broken_file_is_refused_where_it_is_broken(name: str, laid: Laid, monk
     assert str(error.value) == path.name + BROKEN[name].said
 
 
-@pytest.mark.parametrize("name", [name for name, broken in BROKEN.items() if broken.by_schema])
+@each_row("name", [name for name, broken in BROKEN.items() if broken.by_schema])
 def test_an_editor_sees_what_a_schema_can_see(name: str) -> None:
     assert not SCHEMA.is_valid(yaml.safe_load(BROKEN[name].text))
 

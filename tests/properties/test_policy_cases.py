@@ -8,17 +8,25 @@ from dataclasses import replace
 
 import pytest
 from policy_cases import Case, case
+from tables import each_row
 
 from emulab import kube, registry
 from emulab.objects import Objects
 
 ADDRESSES = ("10.1.1.1", "10.1.2.1", "10.1.2.2", "192.168.50.1", "fd00:10:1::1", "fd00:50::1")
-SEEDS = range(300)
-CASES = [case(seed, ADDRESSES) for seed in SEEDS]
-TEXT = "".join(json.dumps(one.manifests) for one in CASES)
 
 
-@pytest.mark.parametrize(
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return [case(seed, ADDRESSES) for seed in range(300)]
+
+
+@pytest.fixture(scope="module")
+def text(cases: list[Case]) -> str:
+    return "".join(json.dumps(one.manifests) for one in cases)
+
+
+@each_row(
     "feature",
     [
         *(f'"operator": "{name}"' for name in ("In", "NotIn", "Exists", "DoesNotExist")),
@@ -29,19 +37,19 @@ TEXT = "".join(json.dumps(one.manifests) for one in CASES)
         *("kubernetes.io/metadata.name", '"cidr": "fd00:', '"cidr": "10.'),
     ],
 )
-def test_every_feature_occurs(feature: str) -> None:
-    assert TEXT.count(feature) > 3
+def test_every_feature_occurs(feature: str, text: str) -> None:
+    assert text.count(feature) > 3
 
 
-def test_both_selectors_in_one_item_and_absent_sections_occur() -> None:
-    assert re.search(r'\{"podSelector": \{[^[]*?\}, "namespaceSelector"', TEXT)
-    specs = [one["spec"] for found in CASES for one in found.manifests if one["kind"] == "NetworkPolicy"]
+def test_both_selectors_in_one_item_and_absent_sections_occur(cases: list[Case], text: str) -> None:
+    assert re.search(r'\{"podSelector": \{[^[]*?\}, "namespaceSelector"', text)
+    specs = [one["spec"] for found in cases for one in found.manifests if one["kind"] == "NetworkPolicy"]
     assert any("ingress" not in spec and "policyTypes" not in spec for spec in specs)
     assert any(len({key.partition("/")[0] for key in spec}) for spec in specs)
 
 
-def test_the_same_seed_is_the_same_case() -> None:
-    assert case(7, ADDRESSES) == CASES[7] != CASES[8]
+def test_the_same_seed_is_the_same_case(cases: list[Case]) -> None:
+    assert case(7, ADDRESSES) == cases[7] != cases[8]
 
 
 def test_without_names_there_are_none_in_policies() -> None:
@@ -49,9 +57,9 @@ def test_without_names_there_are_none_in_policies() -> None:
     assert not re.search(r'"port": "', json.dumps([one.manifests for one in found]))
 
 
-@pytest.mark.parametrize("one", CASES[:40], ids=lambda one: f"seed {one.seed}")
-def test_cases_are_legal(one: Case) -> None:
+@each_row("seed", range(40))
+def test_cases_are_legal(seed: int, cases: list[Case]) -> None:
     topology = replace(registry.topology("flat"), pods=(), objects=Objects())
-    found = kube.applied(topology, kube.read(one.text, "case"))
+    found = kube.applied(topology, kube.read(cases[seed].text, "case"))
     assert len(found.pods) == 8
     assert found.objects.policies
