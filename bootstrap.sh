@@ -98,7 +98,7 @@ install_environment() { # extra
 }
 
 install_browser() { # Ubuntu's Chromium is a snap; that of Playwright needs no snapd
-    if command -v chromium >/dev/null; then return; fi
+    if command -v chromium-headless-shell >/dev/null; then return; fi
     export PLAYWRIGHT_BROWSERS_PATH=$BROWSERS
     if compgen -G "$BROWSERS/chromium*" >/dev/null; then return; fi
     say "installing a browser in $BROWSERS"
@@ -113,7 +113,7 @@ case ${1:-} in
 "" | run) extra=run packages=("${PACKAGES[@]}") ;;
 test)
     extra=test packages=("${PACKAGES[@]}" "${TEST_PACKAGES[@]}")
-    grep -qx ID=ubuntu /etc/os-release || packages+=(chromium)
+    grep -qx ID=ubuntu /etc/os-release || packages+=(chromium-headless-shell)
     ;;
 *) fail 2 "unknown command '$1' (known: run, test; see --help)" ;;
 esac

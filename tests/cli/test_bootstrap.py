@@ -15,7 +15,7 @@ PROGRAMS = {
     "apt-get": """echo "apt-get $*" >>"$MACHINE/log"
         for word in ${*#*--no-install-recommends}; do
             echo "installed $word, " >>"$MACHINE/packages"
-            [[ $word != chromium ]] || cp "$MACHINE/bin/installed" "$MACHINE/bin/chromium"
+            [[ $word != chromium-* ]] || cp "$MACHINE/bin/installed" "$MACHINE/bin/$word"
         done""",
     "setpriv": "true",
     "python3": """[[ $1 == -m ]] || exec /usr/bin/python3 "$@"
@@ -36,7 +36,7 @@ def machine(tmp_path: Path) -> Path:
     for folder in ("bin", "usr"):
         (tmp_path / folder).mkdir()
     for path in (path for folder in ("/usr/sbin", "/usr/bin") for path in Path(folder).iterdir()):
-        if path.name != "chromium" and not (tmp_path / "usr" / path.name).is_symlink():
+        if not path.name.startswith("chromium") and not (tmp_path / "usr" / path.name).is_symlink():
             (tmp_path / "usr" / path.name).symlink_to(path)
     for name, script in PROGRAMS.items():
         program = tmp_path / "bin" / name
@@ -93,7 +93,7 @@ def test_a_browser_for_the_tests(machine: Path, system: str, chromium: bool, bro
     """Debian has Chromium; Ubuntu has a snap of it, so that Playwright brings its own."""
     found = bootstrapped(machine, system, "", "test tests/web", "test tests/web")
     (apt,) = (line for line in found if line.startswith("apt-get") and " install " in line)
-    assert (" chromium" in apt) == chromium
+    assert (" chromium-headless-shell" in apt) == chromium
     assert [line for line in found if line.startswith("pytest")] == [f"pytest tests/web {browsers}"] * 2
     expected = [] if chromium else [f"playwright install --with-deps chromium {browsers}"]
     assert [line for line in found if line.startswith("playwright")] == expected

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-CHROMIUM = shutil.which("chromium")  # else Playwright's own
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")  # else Playwright's own
 OPTIONS = (
     "--disable-gpu",
     "--disable-software-rasterizer",
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
     root = ("--no-sandbox",) if os.geteuid() == 0 else ()  # Chromium's own sandbox is not for root
     with sync_playwright() as playwright:
         if not CHROMIUM and not Path(playwright.chromium.executable_path).exists() and not os.environ.get("CI"):
-            pytest.skip("no chromium here (apt-get install chromium, or playwright install chromium)")
+            pytest.skip("no chromium here (apt-get install chromium-headless-shell, or playwright install chromium)")
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*OPTIONS, *root])
         yield started
         started.close()
