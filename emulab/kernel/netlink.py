@@ -143,11 +143,12 @@ class NetlinkSocket:
         self._socket.send(self._message(Request(kind, NLM_F_DUMP | flags, body)))
         while True:
             for answer, flags_, _, payload in messages(self._socket.recv(1 << 18)):
-                if answer == NLMSG_DONE:
-                    return
-                if answer == NLMSG_ERROR:
+                if answer in (NLMSG_DONE, NLMSG_ERROR):
                     errno = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(errno, _reason(flags_, payload) or os.strerror(errno))
+                    if errno:
+                        head = 4 if answer == NLMSG_DONE else 4 + _header.size  # an error repeats the request's header
+                        raise OSError(errno, _reason(flags_, payload, head) or os.strerror(errno))
+                    return
                 yield answer, payload
 
     def ask(self, kind: int, body: bytes) -> bytes:
@@ -208,11 +209,11 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _reason(flags: int, body: bytes) -> str:
+def _reason(flags: int, body: bytes, head: int = 4 + _header.size) -> str:
     """The kernel's own words, when it has any (extended acknowledgement)."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
-    for kind, value in attributes(body[4 + _header.size :]):
+    for kind, value in attributes(body[head:]):
         if kind == 1:  # NLMSGERR_ATTR_MSG
             return value.rstrip(b"\0").decode(errors="replace")
     return ""
