@@ -213,22 +213,26 @@ class Bench:
         To every ADD belongs a DEL, also to one that should have been refused, by its own id and configuration; what is in the
         container even then goes at once, not in the background: no check meets what is left of the one before.
 
-        ``watched``: the host is looked at now, so that `left` can tell what is new.
+        ``watched``: the host is looked at now, so that `left` can tell what is new.  Only then may the container be taken away
+        meanwhile.
         """
         self._boxes += 1
         number, ifname = self._boxes, "eth0"
         name = f"box{number}"
         bare = Box(name, self.host.add(name), number, ifname, None, frozenset())
         self._owed[name] = {}
+        before: frozenset[str] = frozenset()
         try:
             previous = self._prepared(bare)
-            made = Box(name, bare.netns, number, ifname, previous, self.host.look() if watched else frozenset())
-            yield made
+            before = self.host.look() if watched else before
+            yield Box(name, bare.netns, number, ifname, previous, before)
         finally:
             for owed in reversed(list(self._owed[name].values())):
                 self.call("DEL", owed.box, env=owed.env, stdin=owed.stdin)
             for plugin in reversed(self.subject.helpers):
                 self._helper("DEL", plugin, bare, None)
+            if watched and not Path(bare.netns).exists():
+                self.host.settled(before)
             self.host.empty(name)
             self.host.remove(name)
 

@@ -121,7 +121,6 @@ def reconciled(topology: Topology, avoid: Collection[str] = ()) -> Placed:
                 owned[key].append(pod)
     used = {pod.key for pod in pods} | set(avoid)
     gone: set[str] = set()
-    board_pods = list(kept)
     for key, workload in workloads.items():
         leaving = _leaving(topology, workload, owned[key])
         gone |= leaving
