@@ -1,4 +1,7 @@
-"""Broken on purpose: each fault shows, is told by its name, is undone by what the diagnosis says, and then all is well."""
+"""Broken on purpose: each fault shows, is told by its name, is undone by what the diagnosis says, and then all is well.
+
+That healthy labs give no alarm is seen in test_planes.py, of every one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ BROKEN = Probing(protocols=("icmp",), timeout=0.3)
 MENDED = Probing(protocols=("udp",), taps="ends")
 CASES = [FLANNEL, CALICO, VXLAN, WEAVE, ("non-flat", "nat")]
 MESH, RACKS = ("partial-mesh", "weave"), ("two-racks", "flannel")
-HEALTHY = [("two-racks", "calico"), ("partial-mesh", "flannel"), ("single-node", "weave")]
 ELSEWHERE = {MESH: ("missing-fdb", "tunnel-down"), RACKS: ("node-partition", "overlapping-pod-cidr")}
 BY_USERS = (VXLAN, CASES[-1])
 LEFT_OUT = {  # what is the same with Calico's plain routes; sizes are measured only between pods that meet at their addresses
@@ -104,21 +106,6 @@ def test_every_fault_shows_and_is_told_and_can_be_undone(case: tuple[str, ...]) 
 @pytest.mark.parametrize("case", ELSEWHERE, ids="-".join)
 def test_what_breaks_only_elsewhere(case: tuple[str, ...]) -> None:
     assert break_in_turn(case, ELSEWHERE[case], "root") == {}
-
-
-# All others are healthy before they are broken.
-@pytest.mark.parametrize("case", HEALTHY, ids="-".join)
-def test_a_healthy_lab_gives_no_alarm(case: tuple[str, ...]) -> None:
-    topology, plugin, *settings = case
-
-    def names() -> tuple[bool, set[str]]:
-        with build(topology, plugin, tuple(settings)) as lab:
-            lab.build()
-            result, told = look(lab, Probing(timeout=0.5))
-            return result.ok, {one.fault for one in told}
-
-    healthy, told = inside(names, "root")
-    assert told == (set() if healthy else {"by-design"})
 
 
 def test_a_line_is_typed_where_it_belongs_and_by_no_shell(in_lab: Callable[..., Any]) -> None:
