@@ -107,7 +107,10 @@ def verdicts(result: RunResult) -> dict[tuple[str, str, str, int], str]:
 
 def measured(lab: Lab, probing: Probing | None = None) -> dict[str, Any]:
     """A verification, as plain values."""
-    result = lab.verify(probing or Probing())
+    return plain(lab.verify(probing or Probing()))
+
+
+def plain(result: RunResult) -> dict[str, Any]:
     return {
         "ok": result.ok,
         "summary": result.summary(),

@@ -198,16 +198,40 @@ CASES = {
 }
 
 
+def answered_by_node(lab: Lab) -> list[bool]:
+    """What the node sends is never policed; what a pod sends to it is, by its egress, and another node's by both."""
+    servers = Servers(lab.namespaces, [("node-a", "tcp", 9000)])
+    try:
+        found = []
+        for family in (4, 6):
+            node = str(lab.cluster.topology.underlay_address("node-a", family))
+            ways = (("near", 6.0), ("far", 6.0), ("web", 0.3))
+            found += [ask(lab.namespaces, key(name), node, 9000, timeout=patience) != "silent" for name, patience in ways]
+        return found
+    finally:
+        servers.close()
+
+
+def discovering(lab: Lab) -> str:
+    """Who reaches web when nobody knows a MAC: a pod that may send nothing still has to answer when its node asks for its own."""
+    for name in ("node-a", "default/web"):
+        applier.forget_neighbours(lab.namespaces[name])
+    return sources(lab)
+
+
 @pytest.mark.parametrize(("user", "setting"), [("root", "encap=never"), ("user", "encap=vxlan")])
 def test_who_reaches_whom(setting: str, in_lab: Callable[..., Any]) -> None:
     cases = CASES if setting == "encap=never" else {name: CASES[name] for name in list(CASES)[::4]}
 
-    def check(lab: Lab) -> dict[str, str]:
-        found = {}
+    def check(lab: Lab) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for name, case in cases.items():
             under(lab, case.policies, case.tiers)
             found[name] = said(passed(lab))
         found["drift"] = "; ".join(map(str, lab.drift()))
+        under(lab, (policy("p", directions=(EGRESS,)),))
+        found["node and pods"] = answered_by_node(lab)
+        found["discovered"] = discovering(lab)
         under(lab, ())
         found["in the end"] = said(passed(lab))
         return found
@@ -216,37 +240,6 @@ def test_who_reaches_whom(setting: str, in_lab: Callable[..., Any]) -> None:
     expected = {name: case.expected for name, case in cases.items()}
     assert {name: found[name] for name in expected} == expected
     assert found["drift"] == ""
+    assert found["node and pods"] == [True, True, False] * 2
+    assert found["discovered"] == "far guest near node-a node-b"
     assert found["in the end"] == ALL_OPEN
-
-
-@pytest.mark.parametrize("user", ["user"])
-def test_a_node_and_its_own_pods(in_lab: Callable[..., Any]) -> None:
-    """What the node sends is never policed; what a pod sends to it is, by its egress, and another node's by both."""
-
-    def check(lab: Lab) -> list[bool]:
-        under(lab, (policy("p", directions=(EGRESS,)),))
-        servers = Servers(lab.namespaces, [("node-a", "tcp", 9000)])
-        try:
-            found = []
-            for family in (4, 6):
-                node = str(lab.cluster.topology.underlay_address("node-a", family))
-                ways = (("near", 6.0), ("far", 6.0), ("web", 0.3))
-                found += [ask(lab.namespaces, key(name), node, 9000, timeout=patience) != "silent" for name, patience in ways]
-            return found
-        finally:
-            servers.close()
-
-    assert in_lab("flat", "calico", check) == [True, True, False] * 2
-
-
-@pytest.mark.parametrize("user", ["root"])
-def test_neighbour_discovery_is_never_policed(in_lab: Callable[..., Any]) -> None:
-    """Or a pod that may send nothing could not even be sent to: its node asks for its MAC, and it has to answer."""
-
-    def check(lab: Lab) -> str:
-        under(lab, (policy("p", directions=(EGRESS,)),))
-        for name in ("node-a", "default/web"):
-            applier.forget_neighbours(lab.namespaces[name])
-        return sources(lab)
-
-    assert in_lab("flat", "calico", check) == "far guest near node-a node-b"

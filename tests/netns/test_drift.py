@@ -1,4 +1,4 @@
-"""Drift on the real kernel: healthy labs show none, and every alteration by hand is named, alone."""
+"""Drift on the real kernel: every alteration by hand is named, alone.  (test_planes.py: healthy labs show none.)"""
 
 from __future__ import annotations
 
@@ -6,74 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from sandboxed import build, inside, repaired
+from sandboxed import repaired
 
-from emulab import fabric
-from emulab.drift import compare
-from emulab.kernel.observe import observe
-from emulab.lab import Lab, Probing
-from emulab.state import State, merge
-
-HEALTHY = [
-    ("flat", "flannel"),
-    ("flat", "flannel", "backend=host-gw"),
-    ("flat", "calico"),
-    ("flat", "calico", "encap=vxlan"),
-    ("flat", "weave"),
-    ("single-node", "flannel"),
-    ("single-node", "calico"),
-    ("single-node", "weave"),
-    ("two-racks", "flannel"),
-    ("two-racks", "flannel", "backend=host-gw"),
-    ("two-racks", "flannel", "direct_routing=true"),
-    ("two-racks", "calico", "encap=cross-subnet"),
-    ("two-racks", "calico", "encap=vxlan"),
-    ("two-racks", "weave"),
-    ("partial-mesh", "flannel"),
-    ("partial-mesh", "calico"),
-    ("partial-mesh", "weave"),
-    ("non-flat", "nat"),
-    ("fleet,4,2", "flannel"),
-    ("fleet,4,2", "calico"),
-    ("fleet,4,2", "weave"),
-]
-
-
-def desired(lab: Lab) -> State:
-    return merge(fabric.plan(lab.cluster.topology), lab.plan)
-
-
-def deviations(lab: Lab) -> list[str]:
-    return [str(one) for one in compare(desired(lab), observe(lab.namespaces, desired(lab)))]
-
-
-@pytest.mark.parametrize(
-    ("user", "case"),
-    [(("root", "user")[number % 2], case) for number, case in enumerate(HEALTHY)],
-    ids=lambda value: value if isinstance(value, str) else " ".join(value),
-)
-def test_a_healthy_lab_shows_none(user: str, case: tuple[str, ...]) -> None:
-    topology, plugin, *settings = case
-
-    def check() -> list[list[str]]:
-        with build(topology, plugin, tuple(settings)) as lab:
-            lab.build()
-            fresh = deviations(lab)
-            lab.verify(Probing(protocols=("icmp", "udp"), taps="ends", timeout=0.5))
-            return [fresh, deviations(lab)]
-
-    assert inside(check, user) == [[], []]
-
-
-@pytest.mark.parametrize("user", ["user"])
-def test_primed_neighbours_are_none(in_lab: Callable[..., Any]) -> None:
-    """Enough pods on one link for `emulab.probe.neighbours` to enter them beforehand."""
-
-    def check(lab: Lab) -> list[str]:
-        lab.verify(Probing(protocols=("udp",), taps="ends", nodes=False, outside=False))
-        return deviations(lab)
-
-    assert in_lab("fleet,5,8", "weave", check) == []
+from emulab.lab import Lab
 
 
 class Altered(NamedTuple):
@@ -334,31 +269,35 @@ CASES = [
 ]
 
 
-LABS = tuple(dict.fromkeys((case.topology, case.plugin) for case in CASES))
-
-
 def kind(case: Altered) -> list[str]:
     """What is altered there, by its command's first words."""
     words = case.commands.removeprefix("ip netns exec a1 ").split()
     return words[: 3 if words[0] == "nft" else 2]
 
 
-@pytest.mark.parametrize(("topology", "plugin"), LABS)
-def test_an_alteration_is_named(topology: str, plugin: str, user: str, in_lab: Callable[..., Any]) -> None:
-    """One after another in one lab, which is repaired in between; as an ordinary user one of each kind.
+def by_lab() -> dict[tuple[str, str, str], list[Altered]]:
+    """All cases as root, as an ordinary user one of each kind, by (user, topology, plugin)."""
+    found: dict[tuple[str, str, str], list[Altered]] = {}
+    for user, cases in (
+        ("root", CASES),
+        ("user", [case for case in CASES if next(one for one in CASES if kind(one) == kind(case)) is case]),
+    ):
+        for case in cases:
+            found.setdefault((user, case.topology, case.plugin), []).append(case)
+    return found
 
-    What a repair leaves behind is among what the next alteration shows.
-    """
-    cases = [case for case in CASES if (case.topology, case.plugin) == (topology, plugin)]
-    if user != "root":
-        cases = [case for case in cases if next(one for one in CASES if kind(one) == kind(case)) is case]
+
+@pytest.mark.parametrize(("user", "topology", "plugin"), by_lab())
+def test_an_alteration_is_named(user: str, topology: str, plugin: str, in_lab: Callable[..., Any]) -> None:
+    """One after another in one lab, which is repaired in between: what that leaves behind, the next one shows as well."""
+    cases = by_lab()[user, topology, plugin]
 
     def check(lab: Lab) -> tuple[list[tuple[str, list[str]]], list[str]]:
         found = []
         for case in cases:
             said = lab.network["node-a"].cmd(case.commands).strip()
             found.append((said, [str(one) for one in repaired(lab)]))
-        return found, deviations(lab)
+        return found, [str(one) for one in lab.drift()]
 
     found, left = in_lab(topology, plugin, check)
     assert [case for case in cases if not case.mended] in ([], cases[-1:])
