@@ -11,8 +11,7 @@ from emulab.objects import ContainerPort, EndpointSlice, HostPod, Objects, Servi
 from emulab.selector import In
 
 PLANES = ("flannel", "calico", "weave")
-BY = [("root", "flannel"), ("user", "calico"), ("root", "weave")]  # whose lab, and its plugin: each of them once, or twice
-BY_OTHERS = [("user", "flannel"), ("root", "calico"), ("user", "weave")]
+BY = [("root", "flannel"), ("user", "calico"), ("root", "weave")]  # whose lab, and its plugin
 NODES = {"node-a": "192.168.50.1", "node-b": "192.168.50.2", "node-c": "192.168.50.3"}
 INTERNET = "203.0.113.10"
 HTTP = ServicePort("http", "tcp", 80, 8000)

@@ -161,6 +161,7 @@ end(0, result)
 
 _DEL = "    release(container, ifname)\n    end()"
 _HALF = "f'{STATE}/half'"
+_RACY = "fcntl.flock(lock, fcntl.LOCK_UN)\nif len(os.listdir('/run/netns')) > 4:\n    time.sleep(0.5)\n"  # others shall get there
 # What is another in it -> the checks that have to find it, and no others.
 BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
     "no table": (('"supportedVersions": SUPPORTED', '"supported": SUPPORTED'), {"version-table"}),
@@ -208,7 +209,7 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
         {"del-others", "second-interface"},
     ),
     "whole container": ((_DEL, f'    release(container, "eth0")\n{_DEL}'), {"second-interface"}),
-    "racy": (("number = next(", "fcntl.flock(lock, fcntl.LOCK_UN)\ntime.sleep(0.5)\nnumber = next("), {"add-many"}),
+    "racy": (("number = next(", _RACY + "number = next("), {"add-many"}),
     "lazy": (
         (
             "with open(lease(container, ifname), ",
@@ -223,8 +224,28 @@ BAD: dict[str, tuple[tuple[str, str], set[str]]] = {
 }
 
 
-def bad(name: str) -> str:
-    """The plugin with one thing another."""
-    (old, new), _ = BAD[name]
-    assert old in GOOD, name
-    return GOOD.replace(old, new)
+# These are in one plugin: no check has to find two of them, and none keeps the check of another from being made.
+TOGETHER: tuple[tuple[str, ...], ...] = (
+    ("no echo", "any version", "one version"),
+    ("any command", "wrong code", "any id"),
+    ("no name of it", "any interface"),
+    ("undecoded", "any network", "picky"),
+    ("wrong address", "careless", "no namespace"),
+    ("wrong mac", "destructive"),
+    ("wrong mtu", "never ready", "picky, silent"),
+    ("wrong gateway", "whole container"),
+    ("address unseen", "route unseen", "state unseen", "absence unseen"),
+    ("strict", "leaks"),
+    ("needs a namespace", "needs it to be there"),
+    ("greedy", "collects all"),
+)
+
+
+def bad(*names: str) -> str:
+    """The plugin with these things another."""
+    made = GOOD
+    for name in names:
+        (old, new), _ = BAD[name]
+        assert old in made, name
+        made = made.replace(old, new)
+    return made

@@ -82,19 +82,20 @@ def add_killed(bench: Bench) -> str:
 
 @check("gc", "2, GC", "takes away what belongs to no valid attachment, and nothing else", since="1.1.0")
 def gc(bench: Bench) -> str:
-    with bench.box() as kept, bench.box(watched=True) as stale:
+    with bench.box(watched=True) as kept:
         bench.add(kept)
-        alone = bench.host.look()
+        valid = bench.host.look() - kept.before
         seen = bench.host.interface(kept.ifname, kept.name)
-        bench.add(stale)
-        bench.host.remove(stale.name)
-        bench.succeeds(bench.call("GC", request=bench.request(None, attachments=[kept])), "GC")
-        if left := sorted(bench.host.settled(alone) - alone):
-            raise Failed(f"of what belongs to nobody is left: {', '.join(left[:4])}")
-        if gone := sorted(alone - stale.before - bench.host.look()):
-            raise Failed(f"of what is valid it took away: {', '.join(gone[:4])}")
-        if bench.host.interface(kept.ifname, kept.name) != seen:
-            raise Failed(f"it changed {kept.ifname} of a valid attachment")
+        with bench.box(watched=True) as stale:
+            bench.add(stale)
+            bench.host.remove(stale.name)
+            bench.succeeds(bench.call("GC", request=bench.request(None, attachments=[kept])), "GC")
+            if left := sorted(bench.host.settled(stale.before) - stale.before):
+                raise Failed(f"of what belongs to nobody is left: {', '.join(left[:4])}")
+            if gone := sorted(valid - bench.host.look()):
+                raise Failed(f"of what is valid it took away: {', '.join(gone[:4])}")
+            if bench.host.interface(kept.ifname, kept.name) != seen:
+                raise Failed(f"it changed {kept.ifname} of a valid attachment")
     return "what belonged to nobody is gone"
 
 

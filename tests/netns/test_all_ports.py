@@ -6,15 +6,19 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from declaring import PORTS, lab_with
+from in_turn import in_turn
 from sandboxed import inside
 
+from emulab import change
 from emulab.control.live import LiveLab
 from emulab.control.operations import perform
 from emulab.errors import InputError
 from emulab.kernel import nftables
+from emulab.lab import Lab
 from emulab.model import Pod
-from emulab.objects import ContainerPort, Objects, Policy
+from emulab.objects import Objects, Policy
 from emulab.selector import In
 
 WEB = (("app", "web"),)
@@ -30,19 +34,19 @@ def asked(live: LiveLab, **arguments: Any) -> Any:
     return perform(live, {"do": "ports", **arguments}, lambda _: None).result
 
 
-def test_every_pair_and_every_declared_port_in_the_light_of_policies(user: str) -> None:
-    def work() -> Any:
-        with lab_with("calico", change=labelled, objects=Objects(policies=(POLICY,))) as lab:
-            lab.build()
-            live = LiveLab("x", lab)
-            healthy = json.loads(asked(live, report="probe")["report"])
-            commands = "add table ip planted\nadd chain ip planted c { type filter hook forward priority 0 ; }\n"
-            nftables.run(lab.namespaces["node-c"], commands + "add rule ip planted c tcp dport 80 drop")
-            planted = json.loads(asked(live, report="probe")["report"])
-            others = asked(live, sources=["internet", "node-a"], protocols=["tcp"])
-            return healthy, planted, asked(live)["report"], others["summary"]
+def ended(report: Any, verdict: str) -> set[tuple[str, str, int, str, int]]:
+    found = (one for one in report["probes"] if one["verdict"] == verdict)
+    return {(one["from"], one["to"], one["family"], one["protocol"], one["port"]) for one in found}
 
-    healthy, planted, text, others = inside(work, user)
+
+def every_pair_and_every_declared_port_in_the_light_of_policies(lab: Lab) -> None:
+    live = LiveLab("x", lab)
+    healthy = json.loads(asked(live, report="probe")["report"])
+    commands = "add table ip planted\nadd chain ip planted c { type filter hook forward priority 0 ; }\n"
+    nftables.run(lab.namespaces["node-c"], commands + "add rule ip planted c tcp dport 80 drop")
+    planted = json.loads(asked(live, report="probe")["report"])
+    text = asked(live)["report"]
+    nftables.run(lab.namespaces["node-c"], "delete table ip planted")
     assert healthy["schema"] == "emulab/probe/1"
     assert healthy["summary"]["flows"] == 5 * 5 * 2 * len(PORTS), "five others to each of the five that declare ports"
     keys = {key for verdict in ("delivered", "denied") for key in ended(healthy, verdict)}
@@ -54,15 +58,11 @@ def test_every_pair_and_every_declared_port_in_the_light_of_policies(user: str) 
     dropped = next(one for one in planted["probes"] if one["verdict"] == "dropped")
     assert "although policy allows it" in dropped["findings"][0]["before"]
     assert text.startswith("sctp/80, udp/80, ")
-    assert others["delivered"], "nodes reach their pods"
+    assert asked(live, sources=["internet", "node-a"], protocols=["tcp"])["summary"]["delivered"], "nodes reach their pods"
 
 
-def ended(report: Any, verdict: str) -> set[tuple[str, str, int, str, int]]:
-    found = (one for one in report["probes"] if one["verdict"] == verdict)
-    return {(one["from"], one["to"], one["family"], one["protocol"], one["port"]) for one in found}
-
-
-def test_bad_wishes_are_one_line(user: str) -> None:
+def bad_wishes_are_one_line(lab: Lab) -> None:
+    told = {}
     wishes: tuple[dict[str, Any], ...] = (
         {"sources": ["zz"]},
         {"destinations": ["node-a"]},
@@ -71,31 +71,32 @@ def test_bad_wishes_are_one_line(user: str) -> None:
         {"families": [5]},
         {"timeout": 0.0},
     )
+    for wish in wishes:
+        with pytest.raises(InputError) as raised:
+            asked(LiveLab("x", lab), **wish)
+        told[str(*wish.values())] = str(raised.value)
+    assert told["['node-a']"] == "node-a: only pods declare ports"
+    assert told["['c2']"] == "c2 declares no ports"
+    assert told["['icmp']"] == "icmp has no ports that a pod could declare: tcp, udp or sctp expected"
 
-    def work() -> Any:
-        with lab_with(change=labelled) as lab:
+
+def without_declared_ports_it_says_so(lab: Lab) -> None:
+    pods = [replace(pod, ports=()) for pod in lab.design.topology.pods]
+    lab.change(change.reshape(lab.design, pods, lab.design.topology.objects))
+    assert asked(LiveLab("x", lab))["report"] == "no pod declares a port (spec.containers[].ports)\n"
+
+
+def test_all_ports_are_probed(user: str) -> None:
+    def work() -> None:
+        with lab_with("calico", change=labelled, objects=Objects(policies=(POLICY,))) as lab:
             lab.build()
-            live, told = LiveLab("x", lab), []
-            for wish in wishes:
-                try:
-                    asked(live, **wish)
-                except InputError as error:
-                    told.append(str(error))
-            return told
+            in_turn(
+                lab,
+                (
+                    without_declared_ports_it_says_so,
+                    bad_wishes_are_one_line,
+                    every_pair_and_every_declared_port_in_the_light_of_policies,
+                ),
+            )
 
-    told = inside(work, user)
-    assert len(told) == len(wishes)
-    assert told[1:4] == [
-        "node-a: only pods declare ports",
-        "c2 declares no ports",
-        "icmp has no ports that a pod could declare: tcp, udp or sctp expected",
-    ]
-
-
-def test_without_declared_ports_it_says_so(user: str) -> None:
-    def work() -> Any:
-        with lab_with(ports=[ContainerPort(80)], change=lambda pod: replace(pod, ports=())) as lab:
-            lab.build()
-            return asked(LiveLab("x", lab))["report"]
-
-    assert inside(work, user) == "no pod declares a port (spec.containers[].ports)\n"
+    inside(work, user)

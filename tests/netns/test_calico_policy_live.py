@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from clients import CLIENT, PODS, TEAM, passed, policy, said, source, sources, under
+from in_turn import in_turn
 from talking import Servers, ask, client, say
 
 from emulab import change
@@ -27,52 +28,39 @@ from emulab.state import NftTable
 ALLOWED = policy("p", source(Peer(pods=CLIENT), PortRange(1, 100)))
 
 
-@pytest.mark.parametrize("user", ["root"])
-def test_labels_and_policies_change_while_they_are_in_force(in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> list[str]:
-        allowed, teams = policy("p", source(Peer(pods=CLIENT))), policy("p", source(Peer(namespaces=TEAM)))
-        other = tuple(replace(pod, labels=(("app", "other"),)) if pod.name == "far" else pod for pod in PODS)
-        unselected = tuple(replace(pod, labels=()) if pod.name == "web" else pod for pod in PODS)
-        found = []
-        under(lab, (allowed,))
-        found.append(sources(lab))
-        under(lab, (allowed,), pods=other)  # a client is none any more
-        found.append(sources(lab))
-        under(lab, (allowed,), pods=unselected)  # the policy selects nobody
-        found.append(sources(lab))
-        under(lab, (teams,))  # another rule
-        found.append(sources(lab))
-        lab.change(change.reshape(lab.design, PODS, Objects(policies=(teams,))))  # the namespace has lost its label
-        found.append(sources(lab))
-        under(lab, ())
-        found.append(sources(lab))
-        return found
-
+def labels_and_policies_change_while_they_are_in_force(lab: Lab) -> None:
+    allowed, teams = policy("p", source(Peer(pods=CLIENT))), policy("p", source(Peer(namespaces=TEAM)))
+    other = tuple(replace(pod, labels=(("app", "other"),)) if pod.name == "far" else pod for pod in PODS)
+    unselected = tuple(replace(pod, labels=()) if pod.name == "web" else pod for pod in PODS)
     everybody = "far guest near node-a node-b"
-    assert in_lab("flat", "calico", check) == ["far near node-a", "near node-a", everybody, "guest node-a", "node-a", everybody]
+    under(lab, (allowed,))
+    assert sources(lab) == "far near node-a"
+    under(lab, (allowed,), pods=other)
+    assert sources(lab) == "near node-a", "a client is none any more"
+    under(lab, (allowed,), pods=unselected)
+    assert sources(lab) == everybody, "the policy selects nobody"
+    under(lab, (teams,))
+    assert sources(lab) == "guest node-a", "another rule"
+    lab.change(change.reshape(lab.design, PODS, Objects(policies=(teams,))))
+    assert sources(lab) == "node-a", "the namespace has lost its label"
+    under(lab, ())
+    assert sources(lab) == everybody
 
 
 PORT = 9000  # that nobody declares: served by the tests themselves
 
 
-@pytest.mark.parametrize("user", ["user"])
-def test_an_established_connection_outlives_a_new_policy(in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> tuple[str, Any, Any]:
+def an_established_connection_outlives_a_new_policy(lab: Lab) -> None:
+    under(lab, ())
+    address = str(next(e for e in lab.cluster.endpoints if e.pod.name == "web").address(4))
+    with closing(Servers(lab.namespaces, [("default/web", "tcp", PORT)])):
+        with client(lab.namespaces, "default/far", address, PORT, "tcp", 5.0) as old:
+            under(lab, (policy(), policy("out", selects=CLIENT, directions=(EGRESS,))))
+            assert say(old).by == "web"
+            assert ask(lab.namespaces, "default/far", address, PORT, timeout=0.3) == "silent"
         under(lab, ())
-        address = str(next(e for e in lab.cluster.endpoints if e.pod.name == "web").address(4))
-        servers = Servers(lab.namespaces, [("default/web", "tcp", PORT)])
-        try:
-            with client(lab.namespaces, "default/far", address, PORT, "tcp", 5.0) as old:
-                under(lab, (policy(), policy("out", selects=CLIENT, directions=(EGRESS,))))
-                answered = say(old).by
-                denied = ask(lab.namespaces, "default/far", address, PORT, timeout=0.3)
-            under(lab, ())
-            return answered, denied, ask(lab.namespaces, "default/far", address, PORT)
-        finally:
-            servers.close()
-
-    answered, denied, allowed = in_lab("flat", "calico", check)
-    assert (answered, denied, allowed.by) == ("web", "silent", "web")
+        allowed = ask(lab.namespaces, "default/far", address, PORT)
+        assert not isinstance(allowed, str) and allowed.by == "web"
 
 
 class Newcomers(threading.Thread):
@@ -112,30 +100,24 @@ class Newcomers(threading.Thread):
         return self.sent - arrived
 
 
-@pytest.mark.parametrize("user", ["user"])
-def test_a_change_disturbs_nobody_else(in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> dict[str, Any]:
-        kept = policy("kept", source(Peer(pods=CLIENT), PortRange(PORT, PORT), protocol="udp"))
-        other = policy("other", selects=CLIENT)
-        pods = (*PODS, Pod("late", "node-a", labels=(("app", "client"),)))
-        steps = [((kept, other), PODS), ((kept, other), pods), ((kept, ALLOWED), pods), ((kept,), PODS)]
-        under(lab, (kept,))
-        flows = [Newcomers(lab, family) for family in (4, 6)]
-        for policies, there in steps * 3:
-            under(lab, policies, pods=there)
-        undisturbed = [flow.lost() for flow in flows]
-        victim = Newcomers(lab, 4)
-        under(lab, (policy("kept"),))
-        seen = victim.sent
-        while victim.sent < seen + 20:
-            time.sleep(0.001)
-        under(lab, (kept,))
-        return {"lost": undisturbed, "sent": min(flow.sent for flow in flows), "denied": victim.lost()}
-
-    found = in_lab("flat", "calico", check)
-    assert found["lost"] == [0, 0]
-    assert found["sent"] > 50
-    assert found["denied"] >= 20
+def a_change_disturbs_nobody_else(lab: Lab) -> None:
+    kept = policy("kept", source(Peer(pods=CLIENT), PortRange(PORT, PORT), protocol="udp"))
+    other = policy("other", selects=CLIENT)
+    pods = (*PODS, Pod("late", "node-a", labels=(("app", "client"),)))
+    steps = [((kept, other), PODS), ((kept, other), pods), ((kept, ALLOWED), pods), ((kept,), PODS)]
+    under(lab, (kept,))
+    flows = [Newcomers(lab, family) for family in (4, 6)]
+    for policies, there in steps * 3:
+        under(lab, policies, pods=there)
+    assert [flow.lost() for flow in flows] == [0, 0]
+    assert min(flow.sent for flow in flows) > 50
+    victim = Newcomers(lab, 4)
+    under(lab, (policy("kept"),))
+    seen = victim.sent
+    while victim.sent < seen + 20:
+        time.sleep(0.001)
+    under(lab, (kept,))
+    assert victim.lost() >= 20
 
 
 def rules(lab: Lab) -> dict[str, int]:
@@ -150,20 +132,14 @@ def rules(lab: Lab) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("user", ["root"])
-def test_other_labels_touch_only_elements_of_sets(in_lab: Callable[..., Any]) -> None:
+def other_labels_touch_only_elements_of_sets(lab: Lab) -> None:
     """Rules keep their handles and counters, and whoever reads them finds the policy's place in the comment."""
-
-    def check(lab: Lab) -> tuple[dict[str, int], dict[str, int]]:
-        under(lab, (ALLOWED,))
-        passed(lab, [("near", "web", "tcp/80"), ("guest", "web", "tcp/80")])
-        before = rules(lab)
-        other = tuple(replace(pod, labels=()) if pod.name == "far" else pod for pod in PODS)
-        under(lab, (ALLOWED,), pods=other)
-        return before, rules(lab)
-
-    before, after = in_lab("flat", "calico", check)
-    assert before == after
+    under(lab, (ALLOWED,))
+    passed(lab, [("near", "web", "tcp/80"), ("guest", "web", "tcp/80")])
+    before = rules(lab)
+    other = tuple(replace(pod, labels=()) if pod.name == "far" else pod for pod in PODS)
+    under(lab, (ALLOWED,), pods=other)
+    assert rules(lab) == before
     counted = {re.search(r'comment "(.*)"', rule)[1]: number for rule, number in before.items() if number}  # type: ignore[index]
     assert counted == {
         "default|default/p|ingress|ingress[0]": 1,
@@ -171,45 +147,45 @@ def test_other_labels_touch_only_elements_of_sets(in_lab: Callable[..., Any]) ->
     }
 
 
-@pytest.mark.parametrize("user", ["user"])
-def test_many_policies_at_once(in_lab: Callable[..., Any]) -> None:
+def many_policies_at_once(lab: Lab) -> None:
     """More than one netlink message of an ordinary user holds."""
-
-    def check(lab: Lab) -> tuple[str, str]:
-        many = [
-            policy(f"p{number}", *(source(Peer(pods=CLIENT), PortRange(1000 + port, 1000 + port)) for port in range(10)))
-            for number in range(100)
-        ]
-        under(lab, (*many, ALLOWED))
-        found = said(passed(lab))
-        under(lab, ())
-        return found, said(passed(lab))
-
-    found, in_the_end = in_lab("flat", "calico", check)
+    many = [
+        policy(f"p{number}", *(source(Peer(pods=CLIENT), PortRange(1000 + port, 1000 + port)) for port in range(10)))
+        for number in range(100)
+    ]
+    under(lab, (*many, ALLOWED))
+    found = said(passed(lab))
     assert found.startswith("tcp/80: near far node-a; tcp/443: node-a; udp/53: near far node-a; from web: far tcp/80, ")
-    assert "node-b" in in_the_end
+    under(lab, ())
+    assert "node-b" in said(passed(lab))
 
 
-@pytest.mark.parametrize("user", ["root"])
-def test_what_the_kernel_refuses_is_put_back(in_lab: Callable[..., Any]) -> None:
+def what_the_kernel_refuses_is_put_back(lab: Lab) -> None:
     """Be it that the same change brought a pod."""
+    under(lab, (ALLOWED,))
+    after = change.reshape(lab.design, (*PODS, Pod("late", "node-a")), Objects())
+    broken = [
+        replace(thing, rules=(*thing.rules, f"add rule {thing.family} calico nowhere drop"))
+        if isinstance(thing, NftTable)
+        else thing
+        for thing in after.plan["node-a"]
+    ]
+    with pytest.raises(KernelError, match=r"^node-a: nft table ip calico, ip6 calico: Error"):
+        lab.change(replace(after, plan={**after.plan, "node-a": tuple(broken)}))
+    assert [str(one) for one in lab.drift()] == []
+    assert sources(lab) == "far near node-a"
 
-    def check(lab: Lab) -> tuple[str, str, str]:
-        under(lab, (ALLOWED,))
-        after = change.reshape(lab.design, (*PODS, Pod("late", "node-a")), Objects())
-        broken = [
-            replace(thing, rules=(*thing.rules, f"add rule {thing.family} calico nowhere drop"))
-            if isinstance(thing, NftTable)
-            else thing
-            for thing in after.plan["node-a"]
-        ]
-        refused = ""
-        try:
-            lab.change(replace(after, plan={**after.plan, "node-a": tuple(broken)}))
-        except KernelError as error:
-            refused = str(error)
-        return refused.partition(": Error")[0], "; ".join(map(str, lab.drift())), sources(lab)
 
-    refused, drift, who = in_lab("flat", "calico", check)
-    assert refused.startswith("node-a: nft table ip calico, ip6 calico")
-    assert (drift, who) == ("", "far near node-a")
+CHECKS = {
+    "root": (
+        other_labels_touch_only_elements_of_sets,
+        labels_and_policies_change_while_they_are_in_force,
+        what_the_kernel_refuses_is_put_back,
+    ),
+    "user": (an_established_connection_outlives_a_new_policy, a_change_disturbs_nobody_else, many_policies_at_once),
+}
+
+
+@pytest.mark.parametrize("user", CHECKS)
+def test_policies_change_while_they_are_in_force(user: str, in_lab: Callable[..., Any]) -> None:
+    in_lab("flat", "calico", lambda lab: in_turn(lab, CHECKS[user]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import threading
@@ -64,7 +65,7 @@ NETWORKS: dict[str, tuple[config.NetworkList, str, set[str], set[str]]] = {  # t
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "user"), [*zip(NETWORKS, itertools.cycle(("user", "root")))])
 def test_a_container_lives_and_dies_by_debians_plugins(user: str, name: str) -> None:
     chain, ifname, addresses, routes = NETWORKS[name]
 
@@ -144,6 +145,7 @@ def test_a_chain_of_five(user: str) -> None:
     inside(work, user)
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_a_failure_in_the_middle_takes_back_what_came_before(user: str) -> None:
     """portmap is refused the second container's port mapping; its bridge, lease and masquerading go again."""
 
@@ -215,6 +217,7 @@ UNFIT = {
 }
 
 
+@pytest.mark.parametrize("user", ["user"])
 def test_what_plugins_must_not_do(user: str) -> None:
     """A clear error, DEL for all, no process, descriptor or file left; then the host goes on."""
 

@@ -6,7 +6,6 @@ import os
 import socket
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
 
 import dns.message
 import dns.query
@@ -15,15 +14,15 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 from designed import catalogued
+from in_turn import in_turn
 from sandboxed import inside
-from served import BY_OTHERS
 
 from emulab import change, etc_files, registry
 from emulab.control import enter
 from emulab.kernel.namespaces import entered
 from emulab.kube.system import with_dns
 from emulab.lab import Lab
-from emulab.model import Pod, Topology
+from emulab.model import Topology
 from emulab.objects import EGRESS, ContainerPort, Objects, Peer, Policy, PortRange, Rule, Service, ServicePort
 from emulab.planning import design
 from emulab.probe.ports import Check, probe
@@ -56,10 +55,6 @@ def topology(services: tuple[Service, ...] = SERVICES, policies: tuple[Policy, .
     pods = tuple(replace(pod, labels=labels.get(pod.name, ()), ports=(ContainerPort(8000),)) for pod in plain.pods)
     pods, objects = with_dns(plain, pods, Objects(services=services, policies=policies))
     return replace(plain, pods=pods, objects=objects)
-
-
-def lab_of(wanted: Topology, plugin: str = "flannel") -> Lab:
-    return Lab(design(wanted, registry.options(registry.plugin(plugin), ())))
 
 
 def typed(lab: Lab, pod: str, *command: str) -> tuple[int, str]:
@@ -107,90 +102,64 @@ def addresses(answer: dns.message.Message) -> set[str]:
     return {str(record) for found in answer.answer for record in found}
 
 
-@pytest.mark.parametrize(("user", "plugin"), BY_OTHERS)
-def test_programs_in_pods_find_services_by_name(plugin: str, user: str) -> None:
-    def work() -> Any:
-        with lab_of(topology(), plugin) as lab:
-            lab.build()
-            told = {}
-            for name in (NAME, "web", "web.default", "pods", "internet", "nobody", "example.com"):
-                told[name] = typed(lab, "default/a1", "getent", "ahostsv4", name)
-            told["6"] = typed(lab, "default/a1", "getent", "ahostsv6", NAME)
-            told["reverse"] = typed(lab, "default/a1", "getent", "hosts", "10.96.1.1")
-            return told
+def pod_addresses(lab: Lab, *names: str) -> set[str]:
+    return {str(e.address(4)) for e in lab.cluster.endpoints if e.pod.name in names}
 
-    told = inside(work, user)
+
+def programs_in_pods_find_services_by_name(lab: Lab) -> None:
+    told = {}
+    for name in (NAME, "web", "web.default", "pods", "internet", "nobody", "example.com"):
+        told[name] = typed(lab, "default/a1", "getent", "ahostsv4", name)
+    told["6"] = typed(lab, "default/a1", "getent", "ahostsv6", NAME)
+    told["reverse"] = typed(lab, "default/a1", "getent", "hosts", "10.96.1.1")
     found = {name: {line.split()[0] for line in text.splitlines()} for name, (_, text) in told.items()}
     assert {name for name, (code, _) in told.items() if code} == {"nobody", "example.com"}
     assert found[NAME] == found["web"] == found["web.default"] == {"10.96.1.1"}
-    assert found["pods"] == {"10.1.2.1", "10.1.3.1"} if plugin == "flannel" else len(found["pods"]) == 2
+    assert found["pods"] == pod_addresses(lab, "b1", "c1")
+    assert len(found["pods"]) == 2
     assert found["internet"] == {"203.0.113.10"}
     assert found["6"] == {"fd00:10:96::101"}
     assert NAME in told["reverse"][1]
 
 
-@pytest.mark.parametrize("user", ["user"])
-def test_by_udp_and_tcp_at_the_service_and_at_the_pod(user: str) -> None:
-    def work() -> Any:
-        with lab_of(topology()) as lab:
-            lab.build()
-            pod = next(e for e in lab.cluster.endpoints if e.key == "kube-system/coredns")
-            servers = ["10.96.0.10", "fd00:10:96::a", *map(str, pod.addresses)]
-            answers = [ask(lab, "default/b2", server, NAME, "A", stream) for server in servers for stream in (False, True)]
-            srv = ask(lab, "default/a1", "10.96.0.10", f"_http._tcp.{NAME}", "SRV")
-            checks = [Check("default/a1", pod.key, family, p, 53) for family in (4, 6) for p in ("udp", "tcp")]
-            verdicts = {outcome.verdict.value for outcome in probe(lab.namespaces, lab.cluster, checks)}
-            return [addresses(answer) for answer in answers], addresses(srv), verdicts
-
-    answers, srv, verdicts = inside(work, user)
-    assert answers == [{"10.96.1.1"}] * 8
-    assert srv == {f"0 100 80 {NAME}."}
+def by_udp_and_tcp_at_the_service_and_at_the_pod(lab: Lab) -> None:
+    pod = next(e for e in lab.cluster.endpoints if e.key == "kube-system/coredns")
+    for server in ("10.96.0.10", "fd00:10:96::a", *map(str, pod.addresses)):
+        for stream in (False, True):
+            assert addresses(ask(lab, "default/b2", server, NAME, "A", stream)) == {"10.96.1.1"}, (server, stream)
+    srv = ask(lab, "default/a1", "10.96.0.10", f"_http._tcp.{NAME}", "SRV")
+    assert addresses(srv) == {f"0 100 80 {NAME}."}
+    checks = [Check("default/a1", pod.key, family, p, 53) for family in (4, 6) for p in ("udp", "tcp")]
+    verdicts = {outcome.verdict.value for outcome in probe(lab.namespaces, lab.cluster, checks)}
     assert verdicts == {"delivered"}, "probes are answered at its port, too"
 
 
-@pytest.mark.parametrize("user", ["root"])
-def test_answers_follow_changes_at_once(user: str) -> None:
-    def work() -> Any:
-        with lab_of(topology(())) as lab:
-            lab.build()
-            assert not any(e.pod.namespace == "kube-system" for e in lab.cluster.endpoints)
-            told = []
-
-            def look(*names: str) -> None:
-                server = str(next(e for e in lab.cluster.endpoints if e.key == "kube-system/coredns").addresses[0])
-                for name in names:
-                    answer = ask(lab, "default/a1", server, f"{name}.default.svc.cluster.local", "A")
-                    told.append((name, dns.rcode.to_text(answer.rcode()), addresses(answer)))
-
-            def become(wanted: Topology) -> None:
-                lab.change(change.reshape(lab.design, wanted.pods, wanted.objects))
-
-            become(topology(SERVICES[:1]))
-            look("web", "pods")
-            become(topology())
-            look("web", "pods")
-
-            def unready(pod: Pod) -> Pod:
-                return replace(pod, ready=pod.name != "b1")
-
-            become(replace(topology(), pods=tuple(map(unready, topology().pods))))
-            look("pods")
-            become(topology(()))
-            return told, [e.key for e in lab.cluster.endpoints if e.pod.namespace == "kube-system"]
-
-    told, left = inside(work, user)
-    assert told == [
-        ("web", "NOERROR", {"10.96.1.1"}),
-        ("pods", "NXDOMAIN", set()),
-        ("web", "NOERROR", {"10.96.1.1"}),
-        ("pods", "NOERROR", {"10.1.2.1", "10.1.3.1"}),
-        ("pods", "NOERROR", {"10.1.3.1"}),
-    ]
-    assert left == []
+def become(lab: Lab, wanted: Topology) -> None:
+    lab.change(change.reshape(lab.design, wanted.pods, wanted.objects))
 
 
-@pytest.mark.parametrize("user", ["root"])
-def test_policies_decide_on_questions_too(user: str) -> None:
+def answers_follow_changes_at_once(lab: Lab) -> None:
+    def look(name: str) -> tuple[str, set[str]]:
+        server = str(next(e for e in lab.cluster.endpoints if e.key == "kube-system/coredns").addresses[0])
+        answer = ask(lab, "default/a1", server, f"{name}.default.svc.cluster.local", "A")
+        return dns.rcode.to_text(answer.rcode()), addresses(answer)
+
+    def there() -> bool:
+        return any(e.pod.namespace == "kube-system" for e in lab.cluster.endpoints)
+
+    become(lab, topology(()))
+    assert not there()
+    become(lab, topology(SERVICES[:1]))
+    assert [look("web"), look("pods")] == [("NOERROR", {"10.96.1.1"}), ("NXDOMAIN", set())]
+    become(lab, topology())
+    assert [look("web"), look("pods")] == [("NOERROR", {"10.96.1.1"}), ("NOERROR", pod_addresses(lab, "b1", "c1"))]
+    become(lab, replace(topology(), pods=tuple(replace(pod, ready=pod.name != "b1") for pod in topology().pods)))
+    assert look("pods") == ("NOERROR", pod_addresses(lab, "c1"))
+    become(lab, topology(()))
+    assert not there()
+
+
+def policies_decide_on_questions_too(lab: Lab) -> None:
     """a1 may send nothing, a2 to port 53 only."""
     to_dns = Rule(protocol="udp", destination=Peer(ports=(PortRange(53, 53),)))
     policies = (
@@ -200,41 +169,43 @@ def test_policies_decide_on_questions_too(user: str) -> None:
         ),
     )
     wanted = topology(policies=policies)
-    named = replace(wanted, pods=tuple(replace(p, labels=(*p.labels, ("who", p.name))) for p in wanted.pods))
+    become(lab, replace(wanted, pods=tuple(replace(p, labels=(*p.labels, ("who", p.name))) for p in wanted.pods)))
+    for name in ("a2", "c2"):
+        assert addresses(ask(lab, f"default/{name}", "10.96.0.10", NAME, "A")) == {"10.96.1.1"}, name
+    with pytest.raises(TimeoutError):
+        ask(lab, "default/a1", "10.96.0.10", NAME, "A", patience=0.3)
 
-    def work() -> Any:
-        with lab_of(named, "calico") as lab:
+
+def garbage_leaves_it_alive(lab: Lab) -> None:
+    server = str(next(e for e in lab.cluster.endpoints if e.key == "kube-system/coredns").addresses[0])
+    with entered(lab.namespaces["default/a1"].net):
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.connect((server, 53))
+    wire = dns.message.make_query(NAME, "A").to_wire()
+    for number in range(4_000):
+        client.send(os.urandom(number % 90) if number % 2 else wire[: number % len(wire)] + os.urandom(number % 7))
+    client.close()
+    for number in range(200):
+        with entered(lab.namespaces["default/a1"].net):
+            stream = socket.create_connection((server, 53))
+        stream.send(os.urandom(number))
+        stream.close()
+    for kind in (False, True):
+        assert addresses(ask(lab, "default/a1", "10.96.0.10", NAME, "A", kind)) == {"10.96.1.1"}
+
+
+LABS = {
+    ("user", "flannel"): (garbage_leaves_it_alive, by_udp_and_tcp_at_the_service_and_at_the_pod),
+    ("root", "calico"): (policies_decide_on_questions_too, answers_follow_changes_at_once),
+    ("user", "weave"): (),
+}
+
+
+@pytest.mark.parametrize(("user", "plugin"), LABS)
+def test_cluster_dns(user: str, plugin: str) -> None:
+    def work() -> None:
+        with Lab(design(topology(), registry.options(registry.plugin(plugin), ()))) as lab:
             lab.build()
-            told = {}
-            for name, patience in (("a2", 2.0), ("c2", 2.0), ("a1", 0.3)):
-                try:
-                    told[name] = addresses(ask(lab, f"default/{name}", "10.96.0.10", NAME, "A", patience=patience))
-                except TimeoutError:
-                    told[name] = set()
-            return told
+            in_turn(lab, (*LABS[user, plugin], programs_in_pods_find_services_by_name))
 
-    assert inside(work, user) == {"a1": set(), "a2": {"10.96.1.1"}, "c2": {"10.96.1.1"}}
-
-
-@pytest.mark.parametrize("user", ["user"])
-def test_garbage_leaves_it_alive(user: str) -> None:
-    def work() -> Any:
-        with lab_of(topology()) as lab:
-            lab.build()
-            server = str(next(e for e in lab.cluster.endpoints if e.key == "kube-system/coredns").addresses[0])
-            with entered(lab.namespaces["default/a1"].net):
-                client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            client.connect((server, 53))
-            wire = dns.message.make_query(NAME, "A").to_wire()
-            for number in range(4_000):
-                client.send(os.urandom(number % 90) if number % 2 else wire[: number % len(wire)] + os.urandom(number % 7))
-            client.close()
-            for number in range(200):
-                with entered(lab.namespaces["default/a1"].net):
-                    stream = socket.create_connection((server, 53))
-                stream.send(os.urandom(number))
-                stream.close()
-            answers = [ask(lab, "default/a1", "10.96.0.10", NAME, "A", stream) for stream in (False, True)]
-            return [addresses(answer) for answer in answers]
-
-    assert inside(work, user) == [{"10.96.1.1"}] * 2
+    inside(work, user)

@@ -26,10 +26,7 @@ PORTS = (
     ContainerPort(53, "udp", "", 5300),
     ContainerPort(81, "tcp", "", 8081, "192.168.50.1"),
 )
-PLANES = [
-    *(("root", "cni", CNI), ("user", "cni", CNI)),  # by portmap's iptables; the others, by nftables, are alike for both users
-    *(("root", "flannel"), ("user", "calico"), ("root", "weave")),
-]
+PLANES = [("user", "cni", CNI), ("root", "flannel"), ("user", "calico"), ("root", "weave")]  # the first by portmap's iptables
 
 
 def told(lab: Lab, source: str, destination: str, protocol: str, port: int, family: int) -> tuple[str, bool, bool, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from in_turn import in_turn
 from streams import Stream
 
 from emulab import change
@@ -37,53 +38,49 @@ def coming_and_going() -> list[Step]:
     return steps
 
 
-PLUGINS = [("flannel",), ("flannel", "backend=host-gw"), ("calico",), ("calico", "encap=vxlan"), ("weave",)]
+def untouched_pods_lose_nothing(lab: Lab) -> None:
+    streams = [Stream(lab, "default/a1", "default/c1", 4), Stream(lab, "default/a2", "default/c2", 6)]
+    for step in coming_and_going():
+        lab.change(step(lab.design))
+    assert [sorted(stream.stop())[:10] for stream in streams] == [[], []]
+    assert len(lab.cluster.endpoints) == 6
+    assert min(stream.sent for stream in streams) > 300
 
 
-# A change is the same to whoever makes it; so an ordinary user has one with tunnels and one without.
-@pytest.mark.parametrize(
-    ("user", "case"),
-    [*(("root", case) for case in PLUGINS), ("user", ("calico",)), ("user", ("weave",))],
-    ids=lambda value: value if isinstance(value, str) else " ".join(value),
-)
-def test_untouched_pods_lose_nothing(user: str, case: tuple[str, ...], in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> dict[str, Any]:
-        streams = [Stream(lab, "default/a1", "default/c1", 4), Stream(lab, "default/a2", "default/c2", 6)]
-        for step in coming_and_going():
-            lab.change(step(lab.design))
-        lost = [sorted(stream.stop())[:10] for stream in streams]
-        return {"lost": lost, "sent": min(stream.sent for stream in streams), "pods": len(lab.cluster.endpoints)}
-
-    found = in_lab("flat", case[0], check, *case[1:])
-    assert found["lost"] == [[], []]
-    assert found["pods"] == 6
-    assert found["sent"] > 300
+def a_stream_notices_a_loss(lab: Lab) -> None:
+    stream = Stream(lab, "default/a1", "default/c1", 4)
+    lab.change(change.partition(lab.design, [["node-a"], ["node-c"]]))
+    seen = stream.sent
+    while stream.sent < seen + 20:
+        time.sleep(0.001)
+    lab.change(change.heal(lab.design))
+    assert len(stream.stop()) >= 10
 
 
-def test_a_stream_notices_a_loss(in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> int:
-        stream = Stream(lab, "default/a1", "default/c1", 4)
-        lab.change(change.partition(lab.design, [["node-a"], ["node-c"]]))
-        seen = stream.sent
-        while stream.sent < seen + 20:
-            time.sleep(0.001)
-        lab.change(change.heal(lab.design))
-        return len(stream.stop())
-
-    assert in_lab("flat", "flannel", check) >= 10
-
-
-def test_an_uplink_that_is_down_is_not_waited_for(in_lab: Callable[..., Any]) -> None:
+def an_uplink_that_is_down_is_not_waited_for(lab: Lab) -> None:
     """It has no carrier until it is switched on: neither a repair nor a node that starts waits for one."""
+    lab.change(change.set_link(lab.design, "node-b", up=False))
+    type_lines(lab.namespaces, [Line("node-a", "ip route del 10.1.2.0/24")])
+    lab.repair()
+    lab.change(change.switch_node(lab.design, "node-b", False))
+    lab.change(change.switch_node(lab.design, "node-b", True))
+    assert [str(one) for one in lab.drift()] == []
+    lab.change(change.set_link(lab.design, "node-b", up=True))
+    assert [str(one.flow) for one in lab.verify(Probing(protocols=("udp",))).bad()] == []
 
-    def check(lab: Lab) -> list[str]:
-        lab.change(change.set_link(lab.design, "node-b", up=False))
-        type_lines(lab.namespaces, [Line("node-a", "ip route del 10.1.2.0/24")])
-        lab.repair()
-        lab.change(change.switch_node(lab.design, "node-b", False))
-        lab.change(change.switch_node(lab.design, "node-b", True))
-        dark = [str(one) for one in lab.drift()]
-        lab.change(change.set_link(lab.design, "node-b", up=True))
-        return dark + [str(one.flow) for one in lab.verify(Probing(protocols=("udp",))).bad()]
 
-    assert in_lab("flat", "flannel", check) == []
+FLANNEL = (a_stream_notices_a_loss, an_uplink_that_is_down_is_not_waited_for)
+LABS = {
+    ("root", "flannel"): FLANNEL,
+    ("user", "flannel", "backend=host-gw"): FLANNEL,
+    ("user", "calico"): (),
+    ("root", "calico", "encap=vxlan"): (),
+    ("user", "weave"): (),
+}
+
+
+@pytest.mark.parametrize(("user", "case"), [pytest.param(user, case, id=" ".join((user, *case))) for user, *case in LABS])
+def test_changes_of_a_lab(user: str, case: list[str], in_lab: Callable[..., Any]) -> None:
+    plugin, *settings = case
+    checks = (untouched_pods_lose_nothing, *LABS[(user, *case)])
+    in_lab("flat", plugin, lambda lab: in_turn(lab, checks), *settings)

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from designed import catalogued
+from in_turn import in_turn
 from sandboxed import inside
-from served import BY, BY_OTHERS, HTTP, SERVICES, service, with_services
+from served import HTTP, service, with_services
 
-from emulab import registry
+from emulab import change, registry
 from emulab.kernel import nftables
+from emulab.kubeproxy import named
 from emulab.lab import Lab, Probing
 from emulab.model import OUTSIDE_HOST
-from emulab.objects import Objects, Service, ServicePort
+from emulab.objects import Service, ServicePort
 from emulab.packet import Kind, Verdict
 from emulab.planning import design
 
 ONLY = Probing(nodes=False, outside=False, mtu=False, protocols=("tcp", "udp"), timeout=0.5)
 SOME = replace(ONLY, timeout=0.3, sources=("default/a1", "default/b1"))
 FEW = (service("web", "10.96.1.1", "web", HTTP, ServicePort("dns", "udp", 53, 5353)), service("none", "10.96.1.2", "nobody"))
-
-
-@pytest.fixture
-def in_lab(user: str) -> Callable[..., Any]:
-    def run(plugin: str, check: Callable[[Lab], Any], services: Sequence[Service] = FEW, taken: tuple[str, ...] = ()) -> Any:
-        def work() -> Any:
-            topology = with_services(catalogued("flat"), tuple(services))
-            with Lab(design(topology, registry.plugin(plugin)())) as lab:
-                lab.build()
-                return check(lab)
-
-        return inside(work, user)
-
-    return run
 
 
 def told(lab: Lab, probing: Probing = ONLY) -> dict[str, Any]:
@@ -52,18 +41,19 @@ def told(lab: Lab, probing: Probing = ONLY) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("user", "plugin"), BY)
-def test_services_of_every_kind_are_as_they_should_be(plugin: str, in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> Any:
-        return [told(lab, replace(ONLY, timeout=1.0, taps=taps)) for taps in ("every", "ends")]
+def services_of_every_kind_are_as_they_should_be(lab: Lab, taps: str) -> None:
+    found = told(lab, replace(ONLY, timeout=1.0, taps=taps))
+    assert found["findings"] == []
+    assert found["ok"], found["elsewhere"][:3]
+    assert {"default/a1", "default/c2", OUTSIDE_HOST} <= found["sources"]
+    assert found["verdicts"]["delivered"] > 100
+    assert found["verdicts"]["refused"] >= 18, "Services without endpoints"
+    assert found["verdicts"]["dropped"] >= 5, "policy Local without a local endpoint, and closed source ranges"
 
-    for found in in_lab(plugin, check, SERVICES):
-        assert found["findings"] == []
-        assert found["ok"], found["elsewhere"][:3]
-        assert {"default/a1", "default/c2", OUTSIDE_HOST} <= found["sources"]
-        assert found["verdicts"]["delivered"] > 100
-        assert found["verdicts"]["refused"] >= 18, "Services without endpoints"
-        assert found["verdicts"]["dropped"] >= 5, "policy Local without a local endpoint, and closed source ranges"
+
+def become(lab: Lab, *services: Service) -> None:
+    wanted = with_services(catalogued("flat"), services)
+    lab.change(change.reshape(lab.design, wanted.pods, wanted.objects))
 
 
 CHAIN = "type nat hook postrouting priority 90 ;"
@@ -114,41 +104,44 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("user", "plugin"), BY_OTHERS)
-def test_a_planted_fault_is_found(user: str, plugin: str, in_lab: Callable[..., Any]) -> None:
-    """One after another in one lab, which is repaired in between; healthy in the end, it names the rules that translate.
-
-    kube-proxy's rules are the same in all of them, so each fault is planted in one.
-    """
-    turn = [plane for _, plane in BY_OTHERS].index(plugin)
-    planted = {name: FAULTS[name] for name in list(FAULTS)[turn :: len(BY_OTHERS)]}
-
-    def check(lab: Lab) -> Any:
-        from emulab.kubeproxy import named
-
-        web, found = f"service-{named('default/web/tcp/http')}", {}
-        for name, (commands, *_) in planted.items():
-            nftables.run(lab.namespaces["node-a"], commands.format(web=web))
-            found[name] = told(lab, SOME)
-            lab.repair()
-        return found, told(lab)
-
-    found, afterwards = in_lab(plugin, check)
+def planted_faults_are_found(lab: Lab, names: Sequence[str]) -> None:
+    """One after another in one lab, which is repaired in between; healthy in the end, it names the rules that translate."""
+    become(lab, *FEW)
+    for name in names:
+        commands, expected, words = FAULTS[name]
+        nftables.run(lab.namespaces["node-a"], commands.format(web=f"service-{named('default/web/tcp/http')}"))
+        found = told(lab, SOME)
+        lab.repair()
+        assert not found["ok"], name
+        assert expected in {(field, leg) for _, field, leg, _ in found["findings"]}, name
+        assert any(words in said for *_, said in found["findings"]), name
+        assert found["elsewhere"] == [], name
+    afterwards = told(lab)
     assert afterwards["ok"] and afterwards["findings"] == []
     assert {rule.split(":")[0].rpartition("default/")[2] for rule in afterwards["rules"]} == {"web/tcp/http", "web/udp/dns"}
     assert all(rule.startswith("ip kube-proxy service-") and " dnat " in rule for rule in afterwards["rules"])
     assert afterwards["back"] == {("10.1.2.1", "10.96.1.1"), ("10.1.3.1", "10.96.1.1")}
-    for name, (_, expected, words) in planted.items():
-        assert not found[name]["ok"], name
-        assert expected in {(field, leg) for _, field, leg, _ in found[name]["findings"]}, name
-        assert any(words in said for *_, said in found[name]["findings"]), name
-        assert found[name]["elsewhere"] == [], name
 
 
-@pytest.mark.parametrize("user", ["user"])
-def test_a_lab_without_services_has_no_such_flows_and_no_such_table(in_lab: Callable[..., Any]) -> None:
-    def check(lab: Lab) -> Any:
-        return told(lab)["sources"], [n for n in ("node-a", "gateway") if "kube-proxy" in nftables.text(lab.namespaces[n])]
+def without_services_there_are_no_such_flows_and_no_such_table(lab: Lab) -> None:
+    become(lab)
+    assert told(lab)["sources"] == set()
+    assert [n for n in ("node-a", "gateway") if "kube-proxy" in nftables.text(lab.namespaces[n])] == []
 
-    assert in_lab("flannel", check, ()) == (set(), [])
-    assert Objects().services == ()
+
+LABS = [("root", "flannel", ("every", "ends")), ("user", "calico", ("every",)), ("user", "weave", ("every",))]
+
+
+@pytest.mark.parametrize(("user", "plugin", "taps"), LABS)
+def test_what_a_run_says_of_services(user: str, plugin: str, taps: Sequence[str]) -> None:
+    """kube-proxy's rules are the same with every plugin, so each fault is planted beside one."""
+    turn = [plane for _, plane, _ in LABS].index(plugin)
+
+    def work() -> None:
+        with Lab(design(with_services(catalogued("flat")), registry.plugin(plugin)())) as lab:
+            lab.build()
+            planting = functools.partial(planted_faults_are_found, names=list(FAULTS)[turn :: len(LABS)])
+            healthy = [functools.partial(services_of_every_kind_are_as_they_should_be, taps=one) for one in taps]
+            in_turn(lab, [planting, without_services_there_are_no_such_flows_and_no_such_table, *healthy])
+
+    inside(work, user)
