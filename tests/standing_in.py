@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 from pathlib import Path
 from typing import NoReturn
@@ -69,5 +70,8 @@ def _act(caller: Path) -> NoReturn:
     words = (caller / "cmdline").read_text().split("\0")[2:-1]
     # Opened anew, a file is written from its beginning, but for O_APPEND.
     modes = os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_APPEND
+    if "INTERRUPT_AFTER" in os.environ:  # as by Ctrl-C, which cannot come through the script
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, float(os.environ["INTERRUPT_AFTER"]))
     terminal.talk(*(os.open(caller / "fd" / str(number), mode) for number, mode in enumerate(modes)))
     terminal.main(words)
