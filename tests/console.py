@@ -47,7 +47,7 @@ def typed(lines: Sequence[str], folder: Path, real: bool = False) -> list[Typed]
         prologue = f"""sudo() {{ "$@"; }}
 emulab() {{ {REAL if real else stand_in} "$@"; }}
 emulab-cni() {{ {sysconfig.get_path("scripts")}/emulab-cni "$@"; }}
-pytest() {{ {sys.executable} -m pytest -p no:cacheprovider {" ".join(UNWANTED)} "$@"; }}
+pytest() {{ STAND_IN_FOR=pytest {stand_in} -p no:cacheprovider {" ".join(UNWANTED)} "$@"; }}
 unset "${{!PYTEST@}}" CI  # nobody types in a worker of these tests
 export HOME={folder}
 cd {folder}
