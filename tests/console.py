@@ -40,16 +40,15 @@ class Typed(NamedTuple):
 def typed(lines: Sequence[str], folder: Path, real: bool = False) -> list[Typed]:
     """Type the lines in ``folder``, where the examples are too; `sudo` is whoever runs the tests.
 
-    `emulab` is a fork of this process, unless it has to be the ``real`` one.
+    `emulab` is a fork of this process, unless it has to be the ``real`` one.  A fork gets Ctrl-C after INTERRUPT_AFTER seconds.
     """
     with tempfile.TemporaryDirectory(prefix="emulab-typed-") as own:
         stand_in = Path(own, "emulab")
         prologue = f"""sudo() {{ "$@"; }}
 emulab() {{ {REAL if real else stand_in} "$@"; }}
 emulab-cni() {{ {sysconfig.get_path("scripts")}/emulab-cni "$@"; }}
-pytest() {{ {sys.executable} -m pytest -p no:cacheprovider {" ".join(UNWANTED)} "$@"; }}
+pytest() {{ STAND_IN_FOR=pytest {stand_in} -p no:cacheprovider {" ".join(UNWANTED)} "$@"; }}
 unset "${{!PYTEST@}}" CI  # nobody types in a worker of these tests
-interrupted() {{ timeout --preserve-status --signal=INT 2 {REAL} "$@"; }}
 export HOME={folder}
 cd {folder}
 ln -sfn {ROOT}/examples .

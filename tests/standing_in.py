@@ -1,4 +1,4 @@
-"""A stand-in for `emulab` that costs a fork, where the start of Python and its imports would cost more than the command.
+"""A stand-in for `emulab`, and for `pytest`, that costs a fork, where the start of Python and its imports would cost more than the command.
 
 It is a script that only says which process it is, and waits.  A fork of the server, which has imported everything, has the
 script's words, environment, folder and files, and does what was typed; its exit code becomes the script's.  Signals that the
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
+import pytest
 import terminal
 
 # $0 is the script's path.  Its process number goes into the pipe `calls`, its exit code comes from a pipe of its own.
@@ -62,12 +65,19 @@ class Server:
 
 
 def _act(caller: Path) -> NoReturn:
-    """Be `emulab` in the place of a process."""
+    """Be `emulab`, or pytest, in the place of a process."""
     os.environb.clear()
     os.environb.update(one.split(b"=", 1) for one in (caller / "environ").read_bytes().split(b"\0")[:-1])
     os.chdir(caller / "cwd")
     words = (caller / "cmdline").read_text().split("\0")[2:-1]
     # Opened anew, a file is written from its beginning, but for O_APPEND.
     modes = os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_APPEND
+    if "INTERRUPT_AFTER" in os.environ:  # as by Ctrl-C, which cannot come through the script
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, float(os.environ["INTERRUPT_AFTER"]))
     terminal.talk(*(os.open(caller / "fd" / str(number), mode) for number, mode in enumerate(modes)))
+    if os.environ.pop("STAND_IN_FOR", "emulab") == "pytest":
+        code = pytest.main(words)
+        sys.stdout.flush()
+        os._exit(code)
     terminal.main(words)

@@ -52,7 +52,7 @@ def test_a_lab_with_a_fault_keeps_its_exit_code(terminal: Terminal) -> None:
     assert terminal.emulab("up").code == 0
     assert terminal.emulab("fault", "inject", "masquerade-pods", "--at", "node-a").code == 0
     folder = terminal.home / "evidence"
-    done = terminal.emulab("verify", "--artifacts", str(folder), "--family", "4", "--format", "json")
+    done = terminal.emulab("verify", "--from", "a1", "--artifacts", str(folder), "--family", "4", "--format", "json")
     assert done.code == 1 and json.loads(done.out)["schema"] == "emulab/run/1"
     document = json.loads((folder / "result.json").read_bytes())
     finding = document["findings"][0]

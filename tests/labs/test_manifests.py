@@ -255,14 +255,17 @@ def test_a_big_request_arrives_and_a_folder_is_read_in_order(terminal: Terminal,
 
 
 @ORDINARY
-def test_events_tell_of_objects(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
+def test_events_are_watched(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     typed("up", "--name", "lab")
     watch = terminal.start("watch", "--format", "json")
+    # Nothing says from outside that it listens: until it does, a harmless change is repeated.
     while not select.select([watch.out], [], [], 0.3)[0]:
         typed("link", "set", "node-a", "--rate", "100mbit")
     typed("apply", "-f", "-", stdin=POD % "p")
     typed("label", "pod", "p", "app=web")
     typed("delete", "pod", "p")
+    typed("pod", "add", "a3", "--node", "node-a")
+    typed("node", "stop", "node-b")
     typed("down")
     events = [json.loads(line) for line in watch.wait().out.splitlines()]
     told = [(one["event"], one.get("object") or one.get("pod")) for one in events if one["event"] != "link changed"]
@@ -272,5 +275,7 @@ def test_events_tell_of_objects(terminal: Terminal, typed) -> None:  # type: ign
         ("labeled", "pod/p"),
         ("pod removed", "default/p"),
         ("deleted", "pod/p"),
+        ("pod added", "default/a3"),
+        ("node stopped", None),
         ("lab down", None),
     ]

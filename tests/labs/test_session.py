@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 from sandboxed import AS_ROOT
@@ -71,8 +70,20 @@ def test_a_whole_session(plugin: str, terminal: Terminal) -> None:
     assert terminal.emulab("ls").err == "no lab is up\n"
 
 
-def test_captures_go_into_tshark(terminal: Terminal) -> None:
-    assert terminal.emulab("up").code == 0
+@ORDINARY
+def test_several_labs(terminal: Terminal) -> None:
+    for name in ("one", "two"):
+        assert terminal.emulab("up", "single-node", "--name", name).code == 0
+    done = terminal.emulab("exec", "a1", "--", "true")
+    assert (done.code, done.err) == (2, "error: several labs are up: choose one by -l (one, two)\n")
+    assert terminal.emulab("exec", "a1", "-l", "two", "--", "true").code == 0
+    assert terminal.emulab("exec", "a1", "--", "true", env={"EMULAB_LAB": "one"}).code == 0
+    taken = terminal.emulab("up", "--name", "one")
+    assert taken.code == 2 and "lab 'one' is up already" in taken.err
+    assert terminal.emulab("down", "--all").out == "lab 'one' is down\nlab 'two' is down\n"
+
+
+def captures_go_into_tshark(terminal: Terminal) -> None:
     capture = terminal.start("capture", "node-a:eth0", "-w", "-", "-c", "2", "udp", "port", "8472")
     assert capture.err.readline() == b"capturing on node-a:eth0\n"
     terminal.emulab("exec", "a1", "--", "ping", "-c1", "-W2", "10.1.3.1")
@@ -83,10 +94,8 @@ def test_captures_go_into_tshark(terminal: Terminal) -> None:
     assert read.stdout.decode().split("\n")[:2] == ["node-a:eth0\t8", "node-a:eth0\t0"]
 
 
-def test_an_impatient_end_of_a_capture_is_its_end(sit_down: Callable[[str], Terminal]) -> None:
+def an_impatient_end_of_a_capture_is_its_end(terminal: Terminal) -> None:
     """Ctrl-C again and again, from its first word to its last breath: a real process, since Python's end takes its time."""
-    terminal = sit_down("root" if AS_ROOT else "user")
-    assert terminal.emulab("up").code == 0
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(terminal.home)}
     command = [sys.executable, "-m", "emulab", "capture", "a1", "icmp"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as capture:
@@ -98,8 +107,7 @@ def test_an_impatient_end_of_a_capture_is_its_end(sit_down: Callable[[str], Term
         assert capture.stdout.read()[:4] == b"\n\r\r\n"
 
 
-def test_a_shell_on_a_terminal(terminal: Terminal) -> None:
-    assert terminal.emulab("up", "--name", "lab").code == 0
+def a_shell_on_a_terminal(terminal: Terminal) -> None:
     child, keyboard = os.forkpty()
     if child == 0:
         terminal.become()
@@ -121,37 +129,6 @@ def _read_until(keyboard: int, word: str, seconds: float = 10) -> str:
         if select.select([keyboard], [], [], 0.2)[0]:
             seen += os.read(keyboard, 4096).decode(errors="replace")
     return seen.replace("\r", "")
-
-
-@ORDINARY
-def test_events_are_watched(terminal: Terminal) -> None:
-    assert terminal.emulab("up").code == 0
-    watch = terminal.start("watch", "--format", "json")
-    # Nothing says from outside that it listens: until it does, a harmless change is repeated.
-    events: list[dict[str, object]] = []
-    while not events:
-        terminal.emulab("link", "set", "node-a", "--rate", "100mbit")
-        if select.select([watch.out], [], [], 0.3)[0]:
-            events.append(json.loads(watch.out.readline()))
-    terminal.emulab("pod", "add", "a3", "--node", "node-a")
-    terminal.emulab("node", "stop", "node-b")
-    assert terminal.emulab("down").code == 0
-    lines = watch.wait().out.splitlines()
-    events += [json.loads(line) for line in lines]
-    assert [event["event"] for event in events][-3:] == ["pod added", "node stopped", "lab down"]
-
-
-@ORDINARY
-def test_several_labs(terminal: Terminal) -> None:
-    for name in ("one", "two"):
-        assert terminal.emulab("up", "single-node", "--name", name).code == 0
-    done = terminal.emulab("exec", "a1", "--", "true")
-    assert (done.code, done.err) == (2, "error: several labs are up: choose one by -l (one, two)\n")
-    assert terminal.emulab("exec", "a1", "-l", "two", "--", "true").code == 0
-    assert terminal.emulab("exec", "a1", "--", "true", env={"EMULAB_LAB": "one"}).code == 0
-    taken = terminal.emulab("up", "--name", "one")
-    assert taken.code == 2 and "lab 'one' is up already" in taken.err
-    assert terminal.emulab("down", "--all").out == "lab 'one' is down\nlab 'two' is down\n"
 
 
 BAD = {
@@ -189,22 +166,16 @@ BAD = {
 }
 
 
-@ORDINARY
-def test_bad_input_gets_a_line_and_an_exit_code(terminal: Terminal) -> None:
-    assert terminal.emulab("up", "--name", "lab").code == 0
-    before = terminal.emulab("inspect", "--format", "json").out
+def bad_input_gets_a_line_and_an_exit_code(terminal: Terminal) -> None:
     wrong = {}
     for name, (words, code, told) in BAD.items():
         done = terminal.emulab(*words)
         if done.code != code or told not in done.err or "Traceback" in done.err:
             wrong[name] = done
     assert wrong == {}
-    assert terminal.emulab("inspect", "--format", "json").out == before
 
 
-@ORDINARY
-def test_a_stopped_node_cannot_be_entered(terminal: Terminal) -> None:
-    assert terminal.emulab("up").code == 0
+def a_stopped_node_cannot_be_entered(terminal: Terminal) -> None:
     sleeper = terminal.start("exec", "b1", "--", "sh", "-c", "echo here; exec sleep 60")
     assert sleeper.out.readline() == b"here\n"
     assert terminal.emulab("node", "stop", "node-b").code == 0
@@ -216,17 +187,14 @@ def test_a_stopped_node_cannot_be_entered(terminal: Terminal) -> None:
     assert "node-b is switched off  (node-stopped)" in terminal.emulab("trace", "a1", "b1", "-q").out
     told = terminal.emulab("diagnose")
     assert told.code == 0 and "as the lab is now: node-b is stopped" in told.out and "emulab node start node-b" in told.out
+    assert terminal.emulab("node", "start", "node-b").code == 0
 
 
-@ORDINARY
-def test_what_would_be_typed(terminal: Terminal) -> None:
-    assert terminal.emulab("up", "--plugin", "calico").code == 0
-    before = terminal.emulab("get", "pods", "-o", "json").out
+def what_would_be_typed(terminal: Terminal) -> None:
     shown = terminal.emulab("pod", "add", "a3", "--node", "node-a", "--dry-run").out
     assert "# node-a\nip netns add a3\n" in shown
     assert re.search(r"ip route add 10\.1\.1\.0/32 dev cali[0-9a-f]{11} scope link", shown)
     assert "nft 'add element ip calico" in shown
-    assert terminal.emulab("get", "pods", "-o", "json").out == before
 
 
 COMPLETED = {
@@ -243,9 +211,7 @@ COMPLETED = {
 }
 
 
-@ORDINARY
-def test_completion_knows_labs_pods_nodes_plugins_and_topologies(terminal: Terminal) -> None:
-    assert terminal.emulab("up", "--name", "lab").code == 0
+def completion_knows_labs_pods_nodes_plugins_and_topologies(terminal: Terminal) -> None:
     wrong = {}
     for name, (line, words) in COMPLETED.items():
         asked = {"_EMULAB_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
@@ -255,9 +221,7 @@ def test_completion_knows_labs_pods_nodes_plugins_and_topologies(terminal: Termi
     assert wrong == {}
 
 
-@ORDINARY
-def test_mininets_prompt_in_a_running_lab(terminal: Terminal) -> None:
-    assert terminal.emulab("up").code == 0
+def mininets_prompt(terminal: Terminal) -> None:
     typed = "pods\na1 ping -c1 -W2 c2\nnode-a hostname\nlink down node-a\nget links\nlink up node-a\ntrace a1 c1 -q\nnope\n"
     done = terminal.emulab("cli", stdin=typed)
     for words in (
@@ -271,9 +235,7 @@ def test_mininets_prompt_in_a_running_lab(terminal: Terminal) -> None:
         assert words in done.out, words
 
 
-@ORDINARY
-def test_faults_and_diagnoses(terminal: Terminal) -> None:
-    assert terminal.emulab("up", "--plugin", "calico").code == 0
+def faults_and_diagnoses(terminal: Terminal) -> None:
     assert terminal.emulab("diagnose").out == "nothing wrong\n"
     assert terminal.emulab("fault", "inject", "proxy-arp-off", "--at", "a1").code == 0
     done = terminal.emulab("diagnose", "--format", "json")
@@ -287,3 +249,26 @@ def test_faults_and_diagnoses(terminal: Terminal) -> None:
     wrong = terminal.emulab("fault", "inject", "missing-fdb")
     assert (wrong.code, "cannot be injected" in wrong.err) == (2, True)
     assert "did you mean 'missing-route'" in terminal.emulab("fault", "inject", "mising-route").err
+
+
+IN_A_LAB = {
+    ("flannel", "root"): (captures_go_into_tshark, an_impatient_end_of_a_capture_is_its_end, a_shell_on_a_terminal),
+    ("flannel", "user"): (
+        *(captures_go_into_tshark, a_shell_on_a_terminal, bad_input_gets_a_line_and_an_exit_code),
+        *(completion_knows_labs_pods_nodes_plugins_and_topologies, mininets_prompt, a_stopped_node_cannot_be_entered),
+    ),
+    ("calico", "user"): (what_would_be_typed, faults_and_diagnoses),
+}
+
+
+@pytest.mark.parametrize(("plugin", "user"), [key for key in IN_A_LAB if AS_ROOT or key[1] == "user"])
+def test_in_a_lab(plugin: str, user: str, terminal: Terminal, subtests: pytest.Subtests) -> None:
+    """One after the other in one lab, and each leaves it as it was."""
+    assert terminal.emulab("up", "--plugin", plugin, "--name", "lab").code == 0
+    before = terminal.emulab("inspect", "--format", "json").out
+    assert before
+    for check in IN_A_LAB[plugin, user]:
+        with subtests.test(check.__name__):
+            check(terminal)
+        assert terminal.emulab("inspect", "--format", "json").out == before, check.__name__
+    assert terminal.emulab("drift").code == 0

@@ -23,10 +23,10 @@ PARTS = ("emulab", "plugins", "topologies", "setup.cfg", "pyproject.toml", "READ
 SCHEMA = etree.XMLSchema(etree.parse(ROOT / "tests" / "schemas" / "junit-10.xsd"))
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
     """A copy of the project, with what it needs in ``environment/`` beside it: emulab by pip, and what the two declare."""
-    folder = tmp_path_factory.mktemp("outside")
+    folder = tmp_path
     (folder / "emulab").mkdir()
     for name in PARTS:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -75,13 +75,23 @@ def run(project: Path, *words: str) -> tuple[int, str, etree._ElementTree]:
     return done.returncode, done.stdout + done.stderr, etree.parse(project / "junit.xml")
 
 
-def test_its_tests_pass_on_two_workers(project: Path) -> None:
+FIELDS = (
+    "source 10.1.1.1 -> 10.1.1.0 at ",
+    "source 192.168.1.1 -> 192.168.50.1 at ",
+    "delivered at shop/db:eth0, expected no arrival",
+    "expect(a1) says nothing",
+)
+
+
+def test_its_tests_pass_on_two_workers_and_its_red_ones_fail(project: Path) -> None:
+    """In one test, since the wheel would be built for each."""
     code, out, written = run(project, "-n", "2")
     assert code == 0 and re.search(r"\b17 passed\b", out), out
     SCHEMA.assertValid(written)
+    show_what_was_rewritten(project)
 
 
-def test_its_red_tests_fail_and_show_what_was_rewritten(project: Path) -> None:
+def show_what_was_rewritten(project: Path) -> None:
     code, out, written = run(project, "-m", "red", "--emulab-artifacts=evidence")
     assert code == 1 and "4 failed" in out, out
     SCHEMA.assertValid(written)
@@ -97,11 +107,3 @@ def test_its_red_tests_fail_and_show_what_was_rewritten(project: Path) -> None:
     assert {"result.json", "report.html", "junit.xml", "plan.sh", "versions.txt"} < {file.name for file in folder.iterdir()}
     kept = json.loads((folder / "result.json").read_text())["expectations"]
     assert [(one["title"], one["passed"]) for one in kept] == [("a1 reaches b1 tcp/80, without NAT", False)]
-
-
-FIELDS = (
-    "source 10.1.1.1 -> 10.1.1.0 at ",
-    "source 192.168.1.1 -> 192.168.50.1 at ",
-    "delivered at shop/db:eth0, expected no arrival",
-    "expect(a1) says nothing",
-)
