@@ -229,21 +229,22 @@ def reached(lab: Lab, wanted: set[Check], expected: set[Check]) -> set[Check]:
     return found
 
 
-def mistaken(lab: Lab, manifests: Manifests, enforced: bool) -> dict[str, list[str]]:
+EVERYTHING = {check for recipe in RECIPES for check in checks(f"{recipe.allowed}, {recipe.denied}".strip(", "))}
+
+
+def mistaken(lab: Lab, manifests: Manifests) -> dict[str, list[str]]:
     """Per recipe, what passes and should not, and the other way round; "" stands for no policy at all."""
-    everything = {check for recipe in RECIPES for check in checks(f"{recipe.allowed}, {recipe.denied}".strip(", "))}
     wrong = {}
-    with listening_outside(lab, everything):
+    with listening_outside(lab, EVERYTHING):
         apply(lab, manifests)
-        wrong[""] = sorted(map(str, everything - reached(lab, everything, everything)))
+        wrong[""] = sorted(map(str, EVERYTHING - reached(lab, EVERYTHING, EVERYTHING)))
         for recipe in RECIPES:
             apply(lab, manifests, recipe.name, *filter(None, [recipe.beside]))
-            allowed, denied = checks(recipe.allowed), checks(recipe.denied)
-            expected = allowed if enforced else allowed | denied
-            found = reached(lab, allowed | denied, expected)
+            expected = checks(recipe.allowed)
+            found = reached(lab, expected | checks(recipe.denied), expected)
             wrong[recipe.name] = sorted(map(str, found ^ expected))
         apply(lab, manifests)
-        wrong["removed"] = sorted(map(str, everything - reached(lab, everything, everything)))
+        wrong["removed"] = sorted(map(str, EVERYTHING - reached(lab, EVERYTHING, EVERYTHING)))
     return {name: lines for name, lines in wrong.items() if lines}
 
 
@@ -253,9 +254,19 @@ def test_every_example_is_in_the_table(manifests: Manifests) -> None:
 
 @pytest.mark.parametrize(("user", "plane"), [("root", "weave"), ("user", "calico")])
 def test_recipes(plane: str, manifests: Manifests, in_lab: Callable[..., Any]) -> None:
-    assert in_lab("flat", plane, lambda lab: mistaken(lab, manifests, enforced=True)) == {}
+    assert in_lab("flat", plane, lambda lab: mistaken(lab, manifests)) == {}
 
 
 @pytest.mark.parametrize("user", ["user"])
 def test_where_nothing_is_enforced_nothing_is_blocked(manifests: Manifests, in_lab: Callable[..., Any]) -> None:
-    assert in_lab("flat", "flannel", lambda lab: mistaken(lab, manifests, enforced=False)) == {}
+    """With all policies in force at once."""
+
+    def check(lab: Lab) -> tuple[int, list[str]]:
+        apply(lab, manifests, *(recipe.name for recipe in RECIPES))
+        with listening_outside(lab, EVERYTHING):
+            blocked = EVERYTHING - reached(lab, EVERYTHING, EVERYTHING)
+        return len(lab.cluster.topology.objects.policies), sorted(map(str, blocked))
+
+    in_force, blocked = in_lab("flat", "flannel", check)
+    assert in_force >= len(RECIPES)
+    assert blocked == []
