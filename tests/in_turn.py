@@ -19,4 +19,5 @@ def in_turn(lab: Lab, checks: Iterable[Check]) -> None:
         check(lab)
         if lab.design is not design:
             lab.change(design)
-        assert [str(one) for one in lab.drift()] == [], f"{check} does not leave the lab as it was"
+        left = [str(one) for one in lab.drift()]
+        assert left == [], f"{check} leaves {left}"

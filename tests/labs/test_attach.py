@@ -183,15 +183,15 @@ def test_many_at_once_and_some_of_them_killed(root: Terminal, folder: Path) -> N
     typed(root, "up", "--plugin", "calico", "--name", "here")
     conf = {**CONF, "lab": "here"}
     with ExitStack() as release:
-        boxes = [release.enter_context(container(folder / f"box{number}")) for number in range(20)]
-        with ThreadPoolExecutor(20) as pool:
+        boxes = [release.enter_context(container(folder / f"box{number}")) for number in range(12)]
+        with ThreadPoolExecutor(12) as pool:
             told = list(pool.map(lambda box: called("ADD", box, conf), boxes))
-        assert [code for code, _ in told] == [0] * 20
-        assert len({address["address"] for _, result in told for address in result["ips"]}) == 40
-        assert len(pods(root)) == 26
+        assert [code for code, _ in told] == [0] * 12
+        assert len({address["address"] for _, result in told for address in result["ips"]}) == 24
+        assert len(pods(root)) == 18
         assert "PASS" in typed(root, "verify", *QUICK, "--from", "box7", "--to", "c1", "--to", "box9")
-        with ThreadPoolExecutor(20) as pool:
-            assert list(pool.map(lambda box: called("DEL", box, conf), boxes)) == [(0, {})] * 20
+        with ThreadPoolExecutor(12) as pool:
+            assert list(pool.map(lambda box: called("DEL", box, conf), boxes)) == [(0, {})] * 12
         for number, box in enumerate(boxes[:8]):
             half = subprocess.Popen([PLUGIN], env=variables("ADD", box), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert half.stdin
