@@ -22,6 +22,7 @@ from emulab.state import (
     Route,
     State,
     Sysctl,
+    Up,
     Veth,
     Vxlan,
 )
@@ -54,8 +55,17 @@ def mend(desired: State, deviations: Iterable[Deviation]) -> Diff:
     ordered: dict[str, tuple[KernelObject, ...]] = {}
     for namespace, things in add.items():
         place = {thing: number for number, thing in enumerate(desired[namespace])}
-        put(ordered, namespace, sorted(dict.fromkeys(things), key=lambda thing: place.get(thing, len(place))))
+        put(ordered, namespace, sorted(dict.fromkeys(things), key=lambda thing: _place(place, thing)))
     return Diff(first=_fixed(first), add=ordered, change=change, remove=_fixed(remove))
+
+
+def _place(place: dict[KernelObject, int], thing: KernelObject) -> float:
+    """As it is planned; the kernel's own route to a device's network, which no plan has, once that is up and has its addresses."""
+    if thing in place:
+        return place[thing]
+    device = getattr(thing, "device", None)
+    needed = [number for one, number in place.items() if isinstance(one, (Address, Up)) and one.device == device]
+    return max(needed, default=len(place)) + 0.5
 
 
 def _fixed(state: dict[str, list[KernelObject]]) -> State:

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from tables import each_row
 
+from emulab import mending
 from emulab.drift import Foreign, Found, Listing, compare
 from emulab.kernel.listing import statements
 from emulab.state import (
@@ -117,6 +118,12 @@ def test_the_route_of_an_address_that_is_there() -> None:
     assert seen(ADDRESS, planned=planned) == ["n: missing: ip link set dev br0 up"]
     single = Address("br0", ip_interface("10.1.1.1/32"))
     assert seen(Up("br0"), single, planned=(Up("br0"), single)) == []
+
+
+def test_the_route_of_an_address_is_put_back_before_routes_that_need_it() -> None:
+    planned = {"n": (BRIDGE, Up("br0"), ADDRESS, ROUTE)}
+    deviations = compare(planned, {"n": planned["n"][:-1]})
+    assert mending.mend(planned, reversed(list(deviations))).add == {"n": (CONNECTED, ROUTE)}
 
 
 def test_of_two_with_one_identity_the_planned_one_is_matched() -> None:
