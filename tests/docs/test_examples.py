@@ -33,7 +33,7 @@ ELSEWHERE = {
 SMALLER = (
     (re.compile(r"\bfleet,\d+,\d+"), "fleet,2,1"),  # what large ones do, tests/netns/test_planes.py sees
     # What is endless; the end of a capture by Ctrl-C is in tests/labs/test_session.py.
-    (re.compile(r"^emulab capture (?!.*-c \d)"), "INTERRUPT_AFTER=20 emulab capture -c 1 "),
+    (re.compile(r"^emulab capture (?!.*-c \d)"), "INTERRUPT_AFTER=60 emulab capture -c 1 "),
     (re.compile(r"^emulab watch"), "INTERRUPT_AFTER=0.5 emulab watch"),
 )
 
@@ -130,7 +130,7 @@ def shown() -> dict[str, list[str]]:
     texts = {path: path.read_text() for path in DOCUMENTS} | {path: commented(path.read_text()) for path in MANIFESTS}
     known = {line.removeprefix("sudo ") for path, text in texts.items() if path.name in TYPED for line in shell_lines(text)}
     examples = {name: [line.removeprefix("sudo ") for line in examples_of_help(name)] for name in COMMANDS}
-    known |= {line for name in STEPS for line in examples[name]}
+    known |= {line for name in STEPS for line in examples[name]} | {line.partition(" | ")[0] for line in known}
     found = {name: [line for line in lines if line not in known or name in STEPS] for name, lines in examples.items()}
     for text in texts.values():
         for line in shell_lines(text) + code_spans(text):

@@ -51,23 +51,24 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("victim", ["door", "keeper", "lab", "everybody"])
-def test_killed(victim: str, terminal: Terminal) -> None:
-    assert terminal.emulab("up", "--name", "lab").code == 0
-    sleeper = terminal.start("exec", "a1", "--", "sh", "-c", "echo here; exec sleep 60")
-    assert sleeper.out.readline() == b"here\n"
-    known = processes(terminal, "lab")
-    everybody = descendants(known[0])
-    targets = {"door": known[:1], "keeper": known[1:2], "lab": known[2:], "everybody": everybody}[victim]
-    for pid in targets:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    assert awaited(lambda: all(map(gone, everybody))), "processes are left"
-    assert sleeper.wait().code == 137
-    if victim != "everybody":  # whoever survives takes the name away
-        assert awaited(lambda: os.listdir(terminal.folder) == [])
-    assert terminal.emulab("ls").err == "no lab is up\n"
-    assert os.listdir(terminal.folder) == []
+def test_killed(terminal: Terminal) -> None:
+    """One lab after the other by the same name, which is free again each time."""
+    for victim in ("door", "keeper", "lab", "everybody"):
+        assert terminal.emulab("up", "--name", "lab").code == 0, victim
+        sleeper = terminal.start("exec", "a1", "--", "sh", "-c", "echo here; exec sleep 60")
+        assert sleeper.out.readline() == b"here\n"
+        known = processes(terminal, "lab")
+        everybody = descendants(known[0])
+        targets = {"door": known[:1], "keeper": known[1:2], "lab": known[2:], "everybody": everybody}[victim]
+        for pid in targets:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert awaited(lambda everybody=everybody: all(map(gone, everybody))), f"{victim}: processes are left"
+        assert sleeper.wait().code == 137, victim
+        if victim != "everybody":  # whoever survives takes the name away
+            assert awaited(lambda: os.listdir(terminal.folder) == []), victim
+        assert terminal.emulab("ls").err == "no lab is up\n", victim
+        assert os.listdir(terminal.folder) == [], victim
     assert terminal.emulab("up", "--name", "lab").code == 0, "the name is free again"
 
 

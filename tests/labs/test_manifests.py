@@ -207,10 +207,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-@ORDINARY
-def test_a_mistake_leaves_the_lab_as_it_was(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
-    typed("up", "--name", "lab")
-    before = typed("inspect", "--format", "json").out
+def a_mistake_leaves_the_lab_as_it_was(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     wrong = {}
     for name, (content, told) in WRONG.items():
         file = saved(terminal, "shop.yaml", content)
@@ -240,23 +237,19 @@ def test_a_mistake_leaves_the_lab_as_it_was(terminal: Terminal, typed) -> None: 
     ):
         done = typed(*words, code=2)
         assert told in done.err and len(done.err.splitlines()) == 1, (words, done)
-    assert typed("inspect", "--format", "json").out == before
 
 
-@ORDINARY
-def test_a_big_request_arrives_and_a_folder_is_read_in_order(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
-    typed("up", "--name", "lab")
+def a_big_request_arrives_and_a_folder_is_read_in_order(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     folder = terminal.home.parent / "many"
     folder.mkdir(mode=0o755)
     for number in (2, 1):
         saved(terminal, f"many/{number}.yaml", (POD % f"p{number}") + "# " + "x" * (2 << 20) + "\n")
     saved(terminal, "many/notes.txt", "no manifest")
     assert typed("apply", "-f", str(folder)).out == "pod/p1 created\npod/p2 created\n"
+    typed("delete", "-f", str(folder))
 
 
-@ORDINARY
-def test_events_are_watched(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
-    typed("up", "--name", "lab")
+def events_are_watched_to_the_end(terminal: Terminal, typed) -> None:  # type: ignore[no-untyped-def]
     watch = terminal.start("watch", "--format", "json")
     # Nothing says from outside that it listens: until it does, a harmless change is repeated.
     while not select.select([watch.out], [], [], 0.3)[0]:
@@ -279,3 +272,15 @@ def test_events_are_watched(terminal: Terminal, typed) -> None:  # type: ignore[
         ("node stopped", None),
         ("lab down", None),
     ]
+
+
+@ORDINARY
+def test_in_a_lab(terminal: Terminal, typed, subtests: pytest.Subtests) -> None:  # type: ignore[no-untyped-def]
+    """One after the other in one lab; the last takes it down."""
+    typed("up", "--name", "lab")
+    before = typed("inspect", "--format", "json").out
+    for check in (a_mistake_leaves_the_lab_as_it_was, a_big_request_arrives_and_a_folder_is_read_in_order):
+        with subtests.test(check.__name__):
+            check(terminal, typed)
+        assert typed("inspect", "--format", "json").out == before, check.__name__
+    events_are_watched_to_the_end(terminal, typed)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
 from http.client import HTTPConnection
 
 import pytest
@@ -30,8 +29,26 @@ def get(port: int, target: str, **headers: str) -> tuple[int, str, bytes]:
     return found
 
 
+def mistakes_are_a_line(terminal: Terminal) -> None:
+    for words, said in (
+        (("flat-flanel",), "no lab 'flat-flanel' (did you mean 'flat-flannel'?)"),
+        (("--listen", "here"), "--listen 'here': an IP address of this machine expected"),
+        (("--listen", "192.0.2.1"), "--listen 192.0.2.1: no address of this machine"),
+    ):
+        done = terminal.emulab("serve", *words)
+        assert (done.code, done.out, done.err) == (2, "", f"error: {said}\n")
+    running = terminal.start("serve", "--listen", "0.0.0.0")
+    address(running)
+    done = running.stop(signal.SIGTERM)
+    assert done.code != 0
+    assert done.err.startswith("warning: ") and len(done.err.splitlines()) == 1
+
+
 def test_served_until_somebody_stops_it_or_the_lab_goes(terminal: Terminal) -> None:
+    assert terminal.emulab("serve").err == "error: no lab is up (emulab up starts one)\n"
     terminal.emulab("up")
+    if terminal.user == "user":
+        mistakes_are_a_line(terminal)
     first, second = terminal.start("serve"), terminal.start("serve", "flat-flannel")
     (port, token), (other, _) = address(first), address(second)
     status, cookie, _ = get(port, f"/?token={token}")
@@ -53,21 +70,3 @@ def test_served_until_somebody_stops_it_or_the_lab_goes(terminal: Terminal) -> N
     terminal.emulab("down")
     done = second.wait()
     assert (done.code, done.out, done.err) == (0, "lab 'flat-flannel' is down\n", "")
-
-
-def test_mistakes_are_a_line(sit_down: Callable[[str], Terminal]) -> None:
-    terminal = sit_down("user")
-    assert terminal.emulab("serve").err == "error: no lab is up (emulab up starts one)\n"
-    terminal.emulab("up")
-    for words, said in (
-        (("flat-flanel",), "no lab 'flat-flanel' (did you mean 'flat-flannel'?)"),
-        (("--listen", "here"), "--listen 'here': an IP address of this machine expected"),
-        (("--listen", "192.0.2.1"), "--listen 192.0.2.1: no address of this machine"),
-    ):
-        done = terminal.emulab("serve", *words)
-        assert (done.code, done.out, done.err) == (2, "", f"error: {said}\n")
-    running = terminal.start("serve", "--listen", "0.0.0.0")
-    address(running)
-    done = running.stop(signal.SIGTERM)
-    assert done.code != 0
-    assert done.err.startswith("warning: ") and len(done.err.splitlines()) == 1
