@@ -60,7 +60,7 @@ def mend(desired: State, deviations: Iterable[Deviation]) -> Diff:
 
 
 def _place(place: dict[KernelObject, int], thing: KernelObject) -> float:
-    """As it is planned; the kernel's own route to a device's network, which no plan has, once that is up and has its addresses."""
+    """As it is planned; the kernel's own route to a device's network, which no plan has, once that has its addresses."""
     if thing in place:
         return place[thing]
     device = getattr(thing, "device", None)

@@ -201,7 +201,8 @@ ALL = {
     "error-form": "no cniVersion",
 }
 # host-local, which most of them call, makes a lease's file, and then writes whose it is: no DEL finds what was killed between.
-HALF = "left behind: file /var/lib/cni/networks/mynet/10."
+# Nor does tuning's DEL take away what was to be restored, once the namespace or half of that is not there.
+HALF = ("left behind: file /var/lib/cni/networks/mynet/10.", "left behind: file /run/cni/tuning/box")
 FOUND: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
     "bridge": ({"plugins": [BRIDGE]}, "an interface plugin", ALL),
     "ptp": ({"type": "ptp", "ipam": IPAM}, "an interface plugin", ALL),
@@ -235,7 +236,7 @@ def test_what_debians_plugins_do(binary: str) -> None:
     checks = SECOND if binary in ("ptp", "portmap") else set()
     report = tried(user, {"cniVersion": "1.0.0", "name": "mynet", **network}, binary, checks, adds)
     found = failures(report)
-    if HALF in found.get("add-killed", ""):
+    if any(half in found.get("add-killed", "") for half in HALF):
         del found["add-killed"]
     assert set(found) == set(expected), found
     assert all(told in found[name] for name, told in expected.items())
