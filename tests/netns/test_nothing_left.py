@@ -158,7 +158,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     small = ["fleet,2,1", "--protocol", "icmp"]  # all that a run makes and does, once
     left, hit = inside(lambda: kill_at_random(tmp_path, small, times=50, at_once=5, seed=20), "root")
     assert left == []
-    assert hit == {0, 1, 2}
+    assert hit >= {0, 1, 2}  # and programs that PID 1 has started
 
 
 def host() -> Snapshot:

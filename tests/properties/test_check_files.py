@@ -109,7 +109,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(inner, (*path, key))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_junk_anywhere_is_refused_in_words_or_taken(laid: Laid, data: st.DataObject) -> None:
     whole = yaml.safe_load(data.draw(st.sampled_from([good.text for good in GOOD.values() if "fleet" not in good.text])))

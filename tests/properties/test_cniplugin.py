@@ -39,7 +39,7 @@ ENVIRONMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=10_000 if os.environ.get("WHOLE") else 300, deadline=None)
+@settings(max_examples=10_000 if os.environ.get("WHOLE") else 300)
 @given(ENVIRONMENTS, CONFS | st.binary(max_size=40))
 @example({"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "box", "CNI_IFNAME": "eth0", "CNI_NETNS": "/"}, b"[" * 100_000)
 def test_every_answer_is_one(environment: dict[str, str], data: bytes) -> None:

@@ -52,7 +52,7 @@ def topologies(draw: st.DrawFn) -> Topology:
     return Topology("drawn", tuple(segments), tuple(nodes), tuple(links), tuple(pods), tuple(map(ip_network, families)))
 
 
-@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))  # to shrink a cluster takes minutes
+@settings(max_examples=12, phases=(Phase.explicit, Phase.generate))  # to shrink a cluster takes minutes
 @given(topology=topologies(), plugin=st.sampled_from(("flannel", "calico", "weave")), off=st.sets(st.integers(0, 23), max_size=3))
 def test_nothing_overlaps_whatever_the_cluster(topology: Topology, plugin: str, off: set[int]) -> None:
     try:

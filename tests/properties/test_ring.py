@@ -57,7 +57,7 @@ def played(fixed: list[tuple[int, str]], acts: list[tuple[str, str]]) -> tuple[R
     return ring, answers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FIXED, ACTS)
 def test_whatever_happens_addresses_are_unique_owned_and_repeatable(
     fixed: list[tuple[int, str]], acts: list[tuple[str, str]]
@@ -65,7 +65,7 @@ def test_whatever_happens_addresses_are_unique_owned_and_repeatable(
     assert played(fixed, acts)[1] == played(fixed, acts)[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 40))
 def test_another_pod_changes_nobody_s_address(count: int) -> None:
     few = topology("abc", *(pod(f"p{n}", "abc"[n % 3]) for n in range(count)), cidrs=f"{V4} {V6}")

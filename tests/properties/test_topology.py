@@ -37,7 +37,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(nodes=VALUES, rest=VALUES)
 def test_nothing_but_input_errors(tmp_path: Path, nodes: str, rest: str) -> None:
     path = tmp_path / "mine.yaml"

@@ -69,7 +69,7 @@ def meshes(draw: st.DrawFn) -> Topology:
     return lan(letters, *draw(st.lists(st.sampled_from(others), unique=True) if others else st.just([])))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(meshes())
 def test_on_any_mesh_a_broadcast_reaches_each_node_once_and_a_frame_the_promised_way(topology: Topology) -> None:
     cluster = build_cluster(topology, Weave().ipam(topology))
