@@ -1,4 +1,4 @@
-"""A stand-in for `emulab`, and for `pytest`, that costs a fork, where the start of Python and its imports would cost more than the command.
+"""A stand-in for `emulab`, and for `pytest`, that costs a fork: the start of Python and its imports cost more than a command.
 
 It is a script that only says which process it is, and waits.  A fork of the server, which has imported everything, has the
 script's words, environment, folder and files, and does what was typed; its exit code becomes the script's.  Signals that the

@@ -224,8 +224,8 @@ FOUND: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
 }
 
 
-# One of each kind is asked everything, of interfaces `bridge` in docs/cni.md, with 50 containers at once; the others whether their
-# ADD and DEL do what they shall.
+# One of each kind is asked everything, of interfaces `bridge` in docs/cni.md, with 50 containers at once; the others whether
+# their ADD and DEL do what they shall.
 FAMILIES = ("version-unsupported", "add-result", "add-true", "check-passes", "del-", "gc", "status", *ALL)
 SECOND = {check.name for check in running.CHECKS if check.name.startswith(FAMILIES)}
 
