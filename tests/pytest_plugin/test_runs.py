@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -286,7 +287,10 @@ def test_two_workers_of_an_ordinary_user(another: tuple[Path, Mapping[str, objec
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_lab(pytester: pytest.Pytester, number: signal.Signals) -> None:
     pytester.makepyfile(test_stop=f"import os, time\ndef test(lab): os.killpg(0, {number.value}); time.sleep(60)")
-    run = subprocess.Popen(typed(), stdout=subprocess.PIPE, text=True, cwd=pytester.path, start_new_session=True)
+    # Who runs these tests in the background ignores SIGINT, and so would all that they start.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    own = {"cwd": pytester.path, "start_new_session": True, "preexec_fn": heard}
+    run = subprocess.Popen(typed(), stdout=subprocess.PIPE, text=True, **own)
     out = run.communicate()[0]
     assert run.returncode == (2 if number is signal.SIGINT else -number), out
     deadline = time.monotonic() + 20
