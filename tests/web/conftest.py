@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")  # else Playwright's own
+CHROMIUM = shutil.which("chromium-headless-shell")  # else Playwright's own, as bootstrap.sh has it
 OPTIONS = (
     "--disable-gpu",
     "--disable-software-rasterizer",
