@@ -9,6 +9,7 @@ from emulab.errors import nearest
 from emulab.kube import models, syntax
 from emulab.kube.document import Document, Kind, refuse
 from emulab.kube.kinds import KINDS
+from emulab.kube.lightkube_package import postpone_client
 from emulab.kube.models import said
 from emulab.text import Path, Raw, documents, shown
 
@@ -89,6 +90,7 @@ def _typed(raw: Raw, value: dict[str, Any], trail: Path, kind: Kind, ignore_unkn
     parts = [str(given.get("namespace") or namespace or "default")] if kind.namespaced else []
     parts += [str(given["name"])[:_MOST_NAME]] if given.get("name") else []
     what = f"{kind.name} {'/'.join(parts) if given.get('name') else ''}".strip()
+    postpone_client()
     model = kind.model()
     value = _asked(value)
     warnings = []

@@ -11,3 +11,15 @@ def test_nothing_heavy_is_imported_for_a_name() -> None:
     code = "import sys; from emulab import registry; registry.plugin('flannel'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"yaml", "scapy", "mininet", "rich", "click"} & set(modules)
+
+
+def test_a_manifest_is_read_without_lightkubes_client_which_is_there_for_others_all_the_same() -> None:
+    code = (
+        "import sys; from emulab import kube; kube.read('{apiVersion: v1, kind: Namespace, metadata: {name: n}}', 'n.yaml');"
+        "print(*sys.modules); import lightkube; from lightkube.models import core_v1;"
+        "print(lightkube.Client.__name__, lightkube.models.core_v1 is core_v1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    modules, rest = done.stdout.splitlines()
+    assert not {"lightkube.core.client", "asyncio"} & set(modules.split())
+    assert rest == "Client True"
