@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import pkgutil
@@ -32,7 +31,6 @@ for _module in pkgutil.walk_packages(emulab.__path__, "emulab."):
 for _name in ("emulab_plugins", "emulab_topologies"):
     for _module in pkgutil.iter_modules(importlib.import_module(_name).__path__, f"{_name}."):
         importlib.import_module(_module.name)
-gc.freeze()  # or the collector of every fork would look at all that, and copy its pages
 
 
 @dataclass(frozen=True)
