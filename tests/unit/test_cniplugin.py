@@ -46,7 +46,7 @@ def call(command: str, conf: Mapping[str, Any] = CONF, **env: str) -> tuple[int,
     return cniplugin.answered({**ENV, **env, "CNI_COMMAND": command}, json.dumps(conf).encode())
 
 
-@pytest.mark.parametrize(
+@each_row(
     "conf, args, addresses",
     [
         ({}, "", []),
@@ -58,10 +58,10 @@ def call(command: str, conf: Mapping[str, Any] = CONF, **env: str) -> tuple[int,
 )
 def test_the_more_particular_address_wins(conf: dict[str, Any], args: str, addresses: list[str], asked: list[Any]) -> None:
     assert call("ADD", {**CONF, **conf}, CNI_ARGS=args)[0] == 0
-    assert asked[0][1]["addresses"] == addresses
+    assert asked[-1][1]["addresses"] == addresses
 
 
-@pytest.mark.parametrize(
+@each_row(
     "container, args, name",
     [
         ("box", "", "default/box"),
@@ -73,7 +73,7 @@ def test_the_more_particular_address_wins(conf: dict[str, Any], args: str, addre
 )
 def test_how_the_pod_is_called(container: str, args: str, name: str, asked: list[Any]) -> None:
     call("ADD", CNI_CONTAINERID=container, CNI_ARGS=args)
-    assert asked[0][1]["name"] == name
+    assert asked[-1][1]["name"] == name
 
 
 def test_labels_and_rates(asked: list[Any]) -> None:
@@ -91,7 +91,7 @@ def test_each_version_is_answered_in_itself(version: str, asked: list[Any]) -> N
     assert "10.1.1.2/24" in text and ("0a:58:0a:01:01:02" in text) == versions.at_least(version, "0.3.0")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "command, version, code",
     [
         ("CHECK", "0.3.1", 1),
@@ -103,12 +103,13 @@ def test_each_version_is_answered_in_itself(version: str, asked: list[Any]) -> N
     ],
 )
 def test_commands_are_as_old_as_they_are(command: str, version: str, code: int, asked: list[Any]) -> None:
+    asked.clear()
     answer = call(command, {**CONF, "cniVersion": version})
     assert answer == (0, None) if not code else answer[1]["code"] == Code.INCOMPATIBLE_VERSION
     assert bool(asked) == (not code)
 
 
-@pytest.mark.parametrize("error", [MachineError("it went away"), CniError(Code.NOT_AVAILABLE, "no lab")])
+@each_row("error", [MachineError("it went away"), CniError(Code.NOT_AVAILABLE, "no lab")])
 @pytest.mark.parametrize(("command", "code"), [("ADD", 50), ("DEL", 0), ("CHECK", 50), ("GC", 0), ("STATUS", 50)])
 def test_a_lab_that_is_gone(command: str, code: int, error: Exception, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(*_: Any, **__: Any) -> Any:

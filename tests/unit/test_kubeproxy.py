@@ -241,14 +241,15 @@ def test_one_service_more_touches_nothing_else() -> None:
     assert all("svc2" in command or "10.96.0.42" in command for command in back)
 
 
-def test_many_services_share_maps_and_keep_their_places() -> None:
-    ports = tuple(replace(TCP, name=f"p{number}", port=number) for number in range(1, 1100))
+def test_many_services_share_maps_and_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeproxy, "_MANY", 299)
+    ports = tuple(replace(TCP, name=f"p{number}", port=number) for number in range(1, 301))
     before = table(cluster(service("10.96.0.41", *ports)))
     after = table(cluster(service("10.96.0.42", name="svc2"), service("10.96.0.41", *ports)))
     assert not any(" map { " in rule for rule in before.rules)
     assert len({rule for rule in before.rules if rule.startswith("add map ip kube-proxy service-endpoints-tcp-")}) <= 256
     keys = [element.split(" : ")[0] for rule in before.rules if " service-endpoints-" in rule for element in _elements(rule)]
-    assert len(keys) == len(set(keys)) == 2 * 1099
+    assert len(keys) == len(set(keys)) == 2 * 300
     added = delta(before, after)
     assert len(added) <= 6
     assert not any(command.startswith(("delete", "flush")) for command in added)

@@ -618,11 +618,3 @@ def test_a_namespace_may_be_given() -> None:
     assert read(POD, "web.yaml", namespace="shop")[0].namespace == "shop"
     with pytest.raises(InputError, match="'other' is not 'shop', which was asked for"):
         read(POD.replace("name: a\n", "name: a\n  namespace: other\n"), "web.yaml", namespace="shop")
-
-
-def test_three_mebibytes_and_no_more() -> None:
-    room = (3 << 20) - len(POD)
-    assert names(read(POD + "#" * room, "web.yaml")) == ["a"]
-    for text in (POD + "#" * (room + 1), POD + "#é" * (room // 3 + 1)):
-        with pytest.raises(InputError, match=r"^web.yaml: more than 3 MiB"):
-            read(text, "web.yaml")

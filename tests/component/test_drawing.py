@@ -252,7 +252,7 @@ def test_options_that_were_set_are_in_the_title() -> None:
 @pytest.mark.parametrize("plugin", PLUGINS)
 @pytest.mark.parametrize(("report", "ending"), [(drawing_mermaid, "mmd"), (drawing_dot, "dot")], ids=["mermaid", "dot"])
 def test_texts_are_as_they_were(report: Any, ending: str, plugin: str) -> None:
-    """After a change that is meant: emulab diagram --plugin PLUGIN -o tests/unit/golden/flat-PLUGIN.ENDING"""
+    """After a change that is meant: emulab diagram --plugin PLUGIN -o tests/component/golden/flat-PLUGIN.ENDING"""
     assert report.render(drawn("flat", plugin)) == (GOLDEN / f"flat-{plugin}.{ending}").read_text()
 
 

@@ -116,7 +116,7 @@ FAIL  2 of 3 checks are not as policies say"""
 
 
 def test_no_room_for_a_table() -> None:
-    columns = [Column(f"default/a-rather-long-name-{number}", "tcp", 80) for number in range(100)]
+    columns = [Column(f"default/a-rather-long-name-{number}", "tcp", 80) for number in range(40)]
     wide = made(*(cell("default/web", LATE)._replace(column=column) for column in columns))
     assert "no room for a table" in text(wide)
     few = made(*(cell("default/web", LATE)._replace(column=column) for column in columns[:8]))

@@ -79,12 +79,24 @@ def told(trace: Trace, quiet: bool = False, encoding: str = "utf-8") -> str:
 @each_row(
     "trace, lines",
     [
-        (DELIVERED, ["a1 -> b1  icmp/IPv4  10.1.1.1 > 10.1.2.1  60 bytes  flannel"]),
-        (DELIVERED, ["     21 us  → node-a:flannel.1  mtu 1450   10.1.1.1 > 10.1.2.1 ttl 63  TTL 64 -> 63"]),
-        (DELIVERED, [f"            because {ROUTE}"]),
-        (DELIVERED, ["and back", "✓ delivered and back in 101 us, smallest MTU on the way 1450"]),
-        (LOST, [f"✗ the packet was dropped: node-a: {RULE}  (rule)", "  last seen arriving at node-a:veth1"]),
-        (LOST, ["  · counted in node-a: [IpOutNoRoutes] +1"]),
+        (
+            DELIVERED,
+            [
+                "a1 -> b1  icmp/IPv4  10.1.1.1 > 10.1.2.1  60 bytes  flannel",
+                "     21 us  → node-a:flannel.1  mtu 1450   10.1.1.1 > 10.1.2.1 ttl 63  TTL 64 -> 63",
+                f"            because {ROUTE}",
+                "and back",
+                "✓ delivered and back in 101 us, smallest MTU on the way 1450",
+            ],
+        ),
+        (
+            LOST,
+            [
+                f"✗ the packet was dropped: node-a: {RULE}  (rule)",
+                "  last seen arriving at node-a:veth1",
+                "  · counted in node-a: [IpOutNoRoutes] +1",
+            ],
+        ),
         (REFUSED, ["✗ the packet was refused: a1 has no route to 10.1.2.1  (no-route)"]),
         (NO_ANSWER, ["✗ the answer was dropped: no table says why  (unknown)", "  last seen arriving at b1:eth0"]),
         (REWRITTEN, ["! delivered, rewritten on the way and back in 101 us, smallest MTU on the way 1450"]),

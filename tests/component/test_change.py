@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from ipaddress import ip_address
 
 import pytest
@@ -19,6 +20,7 @@ from emulab.planning import Design, design
 from emulab.state import RateLimit
 
 
+@cache
 def designed(plugin: str = "flannel", topology: str = "flat", *settings: str) -> Design:
     return design(catalogued(topology), registry.options(registry.plugin(plugin), settings))
 
