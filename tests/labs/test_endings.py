@@ -45,10 +45,12 @@ def awaited(state: Callable[[], bool], seconds: float = 10.0) -> bool:
 
 
 def gone(pid: int) -> bool:
+    """Whether a process has ended with all its threads: what is open is so until the last of them ends."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "Z" for thread in threads)
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return not Path(f"/proc/{pid}").exists()
 
 
 def test_killed(terminal: Terminal) -> None:
