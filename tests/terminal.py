@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import NoReturn
 
 # An ordinary user may not be able to read this interpreter's folders: everything is imported before.
-import lightkube.models.apps_v1
-import lightkube.models.core_v1
-import lightkube.models.discovery_v1
-import lightkube.models.networking_v1  # noqa: F401
 import scapy.layers.inet6
 import scapy.layers.vxlan  # noqa: F401
 import yaml  # noqa: F401
@@ -24,6 +20,8 @@ from sandboxed import AS_ROOT, NOBODY, PR_SET_DUMPABLE
 
 import emulab
 from emulab.kernel import syscalls
+from emulab.kube.kinds import KINDS
+from emulab.kube.lightkube_package import postpone_client
 
 for _module in pkgutil.walk_packages(emulab.__path__, "emulab."):
     if not _module.name.endswith("__main__"):
@@ -31,6 +29,9 @@ for _module in pkgutil.walk_packages(emulab.__path__, "emulab."):
 for _name in ("emulab_plugins", "emulab_topologies"):
     for _module in pkgutil.iter_modules(importlib.import_module(_name).__path__, f"{_name}."):
         importlib.import_module(_module.name)
+postpone_client()
+for _kind in KINDS.values():
+    _kind.model()
 
 
 @dataclass(frozen=True)
