@@ -14,6 +14,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from emulab.errors import MachineError
+from emulab.kernel.closing import close_all
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.kernel.netlink import SOL_NETLINK, NetlinkSocket, Request, attribute, attributes, messages
 
@@ -110,8 +111,7 @@ class Watch:
         return found
 
     def close(self) -> None:
-        for listener in self._sockets.values():
-            listener.close()
+        close_all(self._sockets.values())
 
 
 def forget(namespace: Namespace, protocol: int, doomed: Callable[[Entry], bool]) -> int:

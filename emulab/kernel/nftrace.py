@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from emulab.errors import MachineError
 from emulab.kernel import nftables
+from emulab.kernel.closing import close_all
 from emulab.kernel.conntrack import NETLINK_ADD_MEMBERSHIP
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.kernel.netlink import SOL_NETLINK, attributes, messages
@@ -126,9 +127,9 @@ class Watch:
 
     def close(self) -> None:
         """Take the tables away again."""
+        close_all([listener for _, listener, _ in self._traced])
         while self._traced:
-            namespace, listener, ours = self._traced.pop()
-            listener.close()
+            namespace, _, ours = self._traced.pop()
             with suppress(ValueError):  # somebody has flushed the ruleset meanwhile
                 nftables.run(namespace, "\n".join(f"delete table {family} {TABLE}" for family in ours))
 

@@ -11,10 +11,10 @@ import mmap
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from emulab.kernel import syscalls
+from emulab.kernel.closing import close_all
 from emulab.kernel.namespaces import Namespace, Namespaces, entered
 from emulab.packet import Place
 
@@ -86,10 +86,7 @@ class Taps:
         return total
 
     def close(self) -> None:
-        """All at once: the grace periods then overlap."""
-        if self._taps:
-            with ThreadPoolExecutor(min(64, len(self._taps))) as pool:
-                list(pool.map(lambda tap: tap[0].close(), self._taps))
+        close_all([tap for tap, _ in self._taps])
         self._taps = []
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from accessibility import violations
 from playwright.sync_api import Browser, Page, expect
 from terminal import Running, Terminal
 
@@ -78,11 +78,6 @@ def measured(page: Page) -> None:
     expect(page.locator(".standing")).to_have_text("Nothing has changed since it was measured.")
 
 
-def accessible(page: Page) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-
-
 def test_the_printed_address_is_taken_out_of_sight(served: tuple[Running, str], open_tab: Tab) -> None:
     _, url = served
     page = opened(open_tab(), url)
@@ -134,7 +129,7 @@ def test_a_fault_is_seen_in_matrix_and_findings_and_goes_again(served: tuple[Run
         expect(one.locator("#findings li").first).to_contain_text("source was rewritten")
         expect(one.locator("#pairs .cell.rewritten")).not_to_have_count(0)
         expect(one.locator("#counts")).to_contain_text("rewritten")
-    accessible(dark)
+    assert violations(dark) == []
     dark.get_by_role("button", name="Clear faults").click()
     expect(page.locator(".log")).to_contain_text("faults cleared")
     measured(page)
@@ -238,6 +233,6 @@ def test_when_the_lab_goes_the_page_says_so_and_stays_readable(
     expect(page.get_by_role("button", name="Measure again")).to_be_disabled()
     expect(page.get_by_role("switch").first).to_be_disabled()
     expect(page.locator("#pairs .cell.delivered").first).to_be_visible()
-    accessible(page)
+    assert violations(page) == []
     done = running.wait()
     assert (done.code, done.out) == (0, "lab 'pair' is down\n")
