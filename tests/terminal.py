@@ -23,13 +23,13 @@ from emulab.kernel import syscalls
 from emulab.kube.kinds import KINDS
 from emulab.kube.lightkube_package import postpone_client
 
+postpone_client()
 for _module in pkgutil.walk_packages(emulab.__path__, "emulab."):
     if not _module.name.endswith("__main__"):
         importlib.import_module(_module.name)
 for _name in ("emulab_plugins", "emulab_topologies"):
     for _module in pkgutil.iter_modules(importlib.import_module(_name).__path__, f"{_name}."):
         importlib.import_module(_module.name)
-postpone_client()
 for _kind in KINDS.values():
     _kind.model()
 
