@@ -45,6 +45,13 @@ def _dump(namespace: Namespace, kind: int, body: bytes) -> Iterator[bytes]:
     return (payload for _, payload in namespace.socket().dump(kind, body))
 
 
+def _forwarding(namespace: Namespace, links: Iterable[Interface]) -> Iterable[bytes]:
+    """Only bridges and VXLAN devices forward by such entries; of others there are filters for what they receive."""
+    if not any(link.kind in ("bridge", "vxlan") for link in links):
+        return ()
+    return _dump(namespace, nl.RTM_GETNEIGH, nl.ndmsg.pack(AF_BRIDGE, 0, 0, 0, 0))
+
+
 def _peers(links: Mapping[str, Mapping[int, Interface]], desired: State) -> dict[End, End]:
     """The other end of every end of a pair.
 
@@ -82,7 +89,7 @@ def _contents(
     """All but nftables tables."""
     name, links = namespace.name, everywhere[namespace.name]
     names = decode.Names((index, link.name) for index, link in links.items())
-    entries = dict.fromkeys(decode.forwarding(_dump(namespace, nl.RTM_GETNEIGH, nl.ndmsg.pack(AF_BRIDGE, 0, 0, 0, 0)), names))
+    entries = dict.fromkeys(decode.forwarding(_forwarding(namespace, links.values()), names))
     defaults = {index: entry for index, link in links.items() if (entry := decode.default_entry(link))}
     for index, link in links.items():
         if link.own:
