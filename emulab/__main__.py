@@ -1,8 +1,35 @@
-"""``python -m emulab``: the same as the ``emulab`` command."""
+"""The ``emulab`` command, and ``python -m emulab``.
+
+Nothing is imported before Ctrl-C is taken care of: imports are where it is most likely to come, and to be lost.
+"""
 
 from __future__ import annotations
 
-from emulab.cli import main
+import signal
+import sys
+
+_SOON = 0.001  # seconds
+_INTERRUPTED = 130  # as `emulab.cli` has it
+
+
+def main() -> None:
+    sys.unraisablehook = _raised_again
+    try:
+        from emulab import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _raised_again(lost: sys.UnraisableHookArgs) -> None:
+    """In a weak reference's callback, as the import system has them, Python would print an interruption and forget it."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    else:
+        sys.__unraisablehook__(lost)
+
 
 if __name__ == "__main__":
     main()

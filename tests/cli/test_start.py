@@ -23,3 +23,21 @@ def test_a_manifest_is_read_without_lightkubes_client_which_is_there_for_others_
     modules, rest = done.stdout.splitlines()
     assert not {"lightkube.core.client", "asyncio"} & set(modules.split())
     assert rest == "Client True"
+
+
+def test_ctrl_c_is_heard_while_python_would_forget_it() -> None:
+    """In the callback of a weak reference, as there are some in every import, before any command has begun."""
+    code = (
+        "import os, signal, sys, time, types, weakref\n"
+        "from emulab.__main__ import main\n"
+        "class Thing: pass\n"
+        "def work():\n"
+        "    thing = Thing()\n"
+        "    seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))\n"
+        "    del thing\n"
+        "    time.sleep(10)\n"
+        "sys.modules['emulab.cli'] = __import__('emulab').cli = types.SimpleNamespace(main=work)\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
