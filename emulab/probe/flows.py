@@ -15,7 +15,9 @@ from emulab.services import PREFIX, Due, Services
 PORT = 8080  # where every probed UDP and TCP server listens
 _HEADERS = {4: 28, 6: 48}  # IP, and ICMP or UDP, in bytes
 _MANY = 1000  # flows from pods to Services, above which not every pod sends them
-_EPHEMERAL = 20000, 40000  # first source port, how many
+# Ports to send from, the first and how many: below node ports (30000) and what kernels choose for others (32768 to 60999,
+# net.ipv4.ip_local_port_range), which may be in use, or waiting for the end of their time.
+_SOURCES = 10000, 20000
 
 
 def source_port(round_: int, index: int) -> int:
@@ -23,7 +25,7 @@ def source_port(round_: int, index: int) -> int:
 
     A packet of a connection that conntrack already knows is not shown to NAT rules that came later.
     """
-    return _EPHEMERAL[0] + (round_ * 977 + index) % _EPHEMERAL[1]
+    return _SOURCES[0] + (round_ * 977 + index) % _SOURCES[1]
 
 
 @dataclass(frozen=True)
