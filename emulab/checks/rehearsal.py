@@ -117,13 +117,13 @@ def _to_blame(kind: type[DataPlane], settings: Sequence[str], topology: Topology
 def _carry_out(check: Check, plugin: str, live: LiveLab, step: Step) -> None:
     from emulab.control.operations import perform
     from emulab.control.operations.measuring import check_probe, present
-    from emulab.control.operations.trouble import breakage
+    from emulab.control.operations.trouble import breakages
 
     by = f"with plugin {plugin}: " if len(check.plugins) > 1 else ""
     line = step.line
     try:
         if step.do == "fault_inject":
-            breakage(live.lab.design, step.arguments["name"], step.arguments.get("at"))
+            breakages(live.lab.design, step.arguments["name"], step.arguments.get("at"))
         elif step.do:
             perform(live, {"do": step.do, **step.arguments}, lambda _: None)
         for wanted in step.expected:

@@ -242,7 +242,16 @@ def faults_and_diagnoses(terminal: Terminal) -> None:
     assert (done.code, json.loads(done.out)["diagnoses"][0]["fault"]) == (1, "proxy-arp-off")
     assert terminal.emulab("fault", "list").out.endswith("injected: proxy-arp-off at default/a1\n")
     assert terminal.emulab("fault", "clear").out == "cleared: proxy-arp-off at a1\n"
-    assert "something is broken" in terminal.emulab("fault", "inject", "--blind").out
+    first = ("fault", "inject", "missing-route", "--at", "node-a")
+    assert terminal.emulab(*first).code == 0
+    again = terminal.emulab(*first)
+    assert (again.code, "missing-route is injected at 'node-a' already" in again.err) == (2, True)
+    taken = terminal.emulab("fault", "inject", "tunnel-down", "--at", "node-b")
+    assert (taken.code, "cannot be injected" in taken.err) == (2, True)
+    for _ in range(6):
+        assert "something is broken" in terminal.emulab("fault", "inject", "--blind").out
+    told = json.loads(terminal.emulab("fault", "list", "--format", "json").out)["injected"]
+    assert told == [{"name": "missing-route", "at": "node-a", "blind": False}, *[{"blind": True}] * 6]
     assert terminal.emulab("diagnose").code == 1
     assert terminal.emulab("repair").code == 0
     assert terminal.emulab("diagnose").out == "nothing wrong\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import Any
 
 from emulab import mending
@@ -58,14 +59,14 @@ def fault_list(live: LiveLab) -> Any:
 
 @operation
 def fault_inject(live: LiveLab, name: str | None = None, at: str | None = None, blind: bool = False) -> Any:
-    """Break the lab in a known way; without a name, or a place, any that applies."""
+    """Break the lab in a known way; without a name, or a place, any that applies and is not there yet."""
     with live.turn():
-        broken, place, steps = breakage(live.lab.design, name, at, blind)
-        try:
-            type_lines(live.lab.namespaces, steps)
-        except KernelError:
-            live.lab.repair()
-            raise
+        ways = breakages(live.lab.design, name, at, [(one["name"], one["at"]) for one in live.faults])
+        if blind or not name:
+            random.shuffle(ways)
+        else:
+            del ways[1:]
+        broken, place, steps = _break(live, ways)
         live.faults.append({"name": broken.name, "at": place, "blind": blind})
         live.tell("fault injected", **({} if blind else {"fault": broken.name, "at": place}))
     if blind:
@@ -76,19 +77,45 @@ def fault_inject(live: LiveLab, name: str | None = None, at: str | None = None, 
     return {"name": broken.name, "at": place, "symptom": broken.symptom, "lines": lines}
 
 
-def breakage(design: Design, name: str | None, at: str | None, blind: bool = False) -> tuple[Fault, str, list[Step]]:
-    """The fault that is meant, its place, and what to type for it.  Raises `InputError` where it does not apply."""
+def breakages(
+    design: Design, name: str | None, at: str | None, injected: Collection[tuple[str, str]] = ()
+) -> list[tuple[Fault, str]]:
+    """The faults that may be meant, each with its place.  Raises `InputError` where none applies, or all are ``injected``."""
     chosen = [fault(name)] if name else list(FAULTS.values())
-    where = (design.present, design.plane, design.real)
-    cases = [(one, place) for one in chosen for place in one.places(*where)]
+    cases = [(one, place) for one in chosen for place in one.places(design.present, design.plane, design.real)]
     if at is not None:
         wanted = resolve(design.cluster, at, others=False)
         cases = [(one, place) for one, place in cases if place == wanted]
     if not cases:
         told = f" at '{at}'" if at else " here: nothing can break in this way"
         raise InputError(f"fault {name or 'of any kind'} cannot be injected{told}")
-    broken, place = random.choice(cases) if blind or not name else cases[0]
-    return broken, place, broken.steps(*where, place)
+    left = [(one, place) for one, place in cases if (one.name, place) not in injected]
+    if not left:
+        told = f" at '{at}'" if at else ""
+        raise InputError(f"fault {name or 'of any kind'} is injected{told} already (emulab fault clear undoes it)")
+    return left
+
+
+def _break(live: LiveLab, ways: list[tuple[Fault, str]]) -> tuple[Fault, str, list[Step]]:
+    """Do the first of these that can be done as things are: another fault may have taken what this one would break.
+
+    What had been broken before is so afterwards, whatever failed.
+    """
+    design, namespaces = live.lab.design, live.lab.namespaces
+    where = (design.present, design.plane, design.real)
+    while True:
+        broken, place = ways.pop(0)
+        steps = broken.steps(*where, place)
+        try:
+            type_lines(namespaces, steps)
+        except KernelError:
+            live.lab.repair()
+            for earlier in live.faults:
+                type_lines(namespaces, fault(earlier["name"]).steps(*where, earlier["at"]))
+            if not ways:
+                raise
+        else:
+            return broken, place, steps
 
 
 @operation
