@@ -23,7 +23,9 @@ def main() -> None:
 
 
 def _raised_again(lost: sys.UnraisableHookArgs) -> None:
-    """In a weak reference's callback, as the import system has them, Python would print an interruption and forget it."""
+    """A hook for what Python would print and forget: an interruption in a weak reference's callback, as imports have them, comes
+    once more, a moment later.
+    """
     if isinstance(lost.exc_value, KeyboardInterrupt):
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, _SOON)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def close_all(sockets: Collection[socket.socket]) -> None:
-    """All at once: packet and netlink sockets wait for a grace period each (packet_release and netlink_release in the kernel's
-    net/), and these then overlap.
+    """All at once: each packet socket waits for a grace period (`synchronize_net` in packet_release, net/packet/af_packet.c), one
+    that hears netfilter's groups takes as long, and these then overlap.
     """
     if sockets:
         with ThreadPoolExecutor(min(64, len(sockets))) as pool:

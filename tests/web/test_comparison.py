@@ -38,3 +38,10 @@ def test_an_accessibility_check_finds_nothing(tmp_path: Path, visit: Callable[..
     for scheme in ("light", "dark"):
         page = visit(path, scheme=scheme)
         assert violations(page) == []
+
+
+def test_an_accessibility_check_would_find_something(tmp_path: Path, visit: Callable[..., Page]) -> None:
+    path = tmp_path / "bad.html"
+    body = '<main><h1>t</h1><button></button><p style="color:#ccc">pale</p></main>'
+    path.write_text(f'<html lang="en"><title>t</title>{body}</html>')
+    assert sorted(rule for rule, _ in violations(visit(path))) == ["button-name", "color-contrast"]
