@@ -135,7 +135,7 @@ test)
     cd "$repo"
     export PYTHONDONTWRITEBYTECODE= # or each worker would compile all files anew at each start
     # Labs mostly wait: several at a time, and whoever is done early takes over from the others.
-    (($# > 1)) || set -- test -n 4 --dist worksteal
+    (($# > 1)) || set -- test -n 5 --dist worksteal
     exec "$VENV/bin/pytest" "${@:2}"
     ;;
 "") say "emulab is installed: $COMMAND" ;;
